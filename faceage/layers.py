@@ -1,0 +1,114 @@
+"""Building blocks of the networks: age embedding, conditional batch norm, residual blocks."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faceage.ages import KNOTS
+
+
+class AgeEmbedding(nn.Module):
+    """Years -> vector, learned at knots and interpolated between them.
+
+    The interpolation makes conditioning a continuous function of the numeric age: 37 is
+    not 39, and ages that no training face has are still reachable.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(len(KNOTS), channels)
+        self.register_buffer("knots", torch.tensor(KNOTS, dtype=torch.float32), persistent=False)
+
+    def forward(self, age: Tensor) -> Tensor:  # (N,) years -> (N, channels)
+        age = age.float().clamp(KNOTS[0], KNOTS[-1])
+        right = torch.searchsorted(self.knots, age, right=True).clamp(1, len(KNOTS) - 1)
+        low, high = self.knots[right - 1], self.knots[right]
+        share = ((age - low) / (high - low)).unsqueeze(1)
+        return torch.lerp(self.table(right - 1), self.table(right), share)
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch norm whose gain and bias are functions of a condition vector.
+
+    Contains a BatchNorm2d instead of being one, so that `convert_sync_batchnorm` keeps the
+    conditioning. Starts as plain normalisation: gain 1, bias 0.
+    """
+
+    def __init__(self, channels: int, condition_channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.affine = nn.Linear(condition_channels, 2 * channels)
+        nn.init.zeros_(self.affine.weight)
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:  # (N,C,h,w), (N,K) -> (N,C,h,w)
+        gain, bias = self.affine(condition)[:, :, None, None].chunk(2, dim=1)
+        return self.norm(x) * (1 + gain) + bias
+
+
+class ResidualBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN plus a shortcut; `stride=2` halves the resolution."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        nn.init.zeros_(self.norm2.weight)  # starts as the shortcut alone: deep stacks train at once
+        shortcut: list[nn.Module] = [nn.AvgPool2d(2)] if stride == 2 else []
+        if channels_in != channels_out:
+            shortcut += [
+                nn.Conv2d(channels_in, channels_out, 1, bias=False),
+                nn.BatchNorm2d(channels_out),
+            ]
+        self.shortcut = nn.Sequential(*shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.shortcut(x) + self.norm2(self.conv2(change)))
+
+
+class ModulatedBlock(nn.Module):
+    """A residual decoder block, scaled and shifted by the modulation of its layer.
+
+    Group norm instead of instance norm: no statistics over the batch, and relations between
+    neighbouring channels survive, which spares the blobs that instance norm is known for.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, channels_in, affine=False)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, 1, 1)
+        self.norm2 = nn.GroupNorm(8, channels_out, affine=False)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1)
+        self.shortcut = (
+            nn.Identity()
+            if channels_in == channels_out
+            else nn.Conv2d(channels_in, channels_out, 1, bias=False)
+        )
+        self.modulation_channels = 2 * (channels_in + channels_out)
+        self._split = [channels_in, channels_in, channels_out, channels_out]
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:  # (N, modulation_channels)
+        gain1, bias1, gain2, bias2 = modulation[:, :, None, None].split(self._split, dim=1)
+        change = F.leaky_relu(self.norm1(x) * (1 + gain1) + bias1, 0.2)
+        change = self.conv1(change)
+        change = F.leaky_relu(self.norm2(change) * (1 + gain2) + bias2, 0.2)
+        return (self.shortcut(x) + self.conv2(change)) * 0.5**0.5
+
+
+class DiscriminatorBlock(nn.Module):
+    """StarGAN v2's downsampling residual block: no normalisation, half the resolution."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_in, 3, 1, 1)
+        self.conv2 = nn.Conv2d(channels_in, channels_out, 3, 1, 1)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N,C,h,w) -> (N,C',h/2,w/2)
+        change = self.conv1(F.leaky_relu(x, 0.2))
+        change = F.avg_pool2d(change, 2)
+        change = self.conv2(F.leaky_relu(change, 0.2))
+        return (self.shortcut(F.avg_pool2d(x, 2)) + change) * 0.5**0.5
