@@ -1,0 +1,372 @@
+"""Datasets of labelled FFHQ crops, decoded once into memory.
+
+Three layouts, recognised by what lies in the folder:
+
+- `FolderWithCsv`: a csv with the columns `file` and `age` or `age_group`; optional `set`
+  (train|val), `weight`, `valid` ("x0 y0 x1 y1" px: what is picture and not padding), `sharp`,
+  `gender`, `zip`. Pictures lie in the folder or in zips beside the csv.
+- `FfhqAging`: the csv of FFHQ-Aging and its pictures as `00000/00000.png` or `00000.png`.
+- `UtkFace`: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
+"""
+
+import csv
+import hashlib
+import io
+import os
+import re
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from faceage.ages import GROUPS, group_of, group_range, parse_group
+from faceage.errors import AgeError, DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SETS = ("train", "val")
+VAL_SHARE = 0.05  # of the pictures, by a hash of the file name, where a dataset names no split
+
+_UTK_NAME = re.compile(r"(\d{1,3})_([01])_.*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled picture.
+
+    Attributes:
+        file: path inside the dataset.
+        group: age group 0-9.
+        age: years, or None where only the group is known.
+        weight: how often to draw it, relative to others of its group.
+        valid: (x0, y0, x1, y1) as shares of the side: what is picture and not padding.
+        sharp: Laplacian variance of the face, where measured.
+        gender: "M", "F" or "".
+        zip: the archive beside the csv that holds the file, or "".
+    """
+
+    file: str
+    group: int
+    age: float | None = None
+    weight: float = 1.0
+    valid: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    sharp: float | None = None
+    gender: str = ""
+    zip: str = ""
+
+
+class Dataset:
+    """Samples of one set, and how to read their pictures."""
+
+    def __init__(self, name: str, root: Path, samples: Sequence[Sample]) -> None:
+        self.name = name
+        self.root = root
+        self.samples = list(samples)
+        if not self.samples:
+            raise DataError(f"No labelled pictures in {root}.", "Is this the right set or folder?")
+        self._local = threading.local()  # an open zip must not be shared between threads
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, sample: Sample) -> Image.Image:
+        """The picture of a sample, RGB.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        try:
+            if sample.zip:
+                data = io.BytesIO(self._archive(sample.zip).read(sample.file))
+            else:
+                data = self.root / sample.file
+            with Image.open(data) as image:
+                return image.convert("RGB")
+        except (KeyError, FileNotFoundError):
+            where = f"{self.root / sample.zip}" if sample.zip else f"{self.root}"
+            raise DataError(
+                f"{sample.file} is named in the csv but missing from {where}.",
+                "Remove the row or restore the picture.",
+            ) from None
+        except (OSError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"Cannot read {sample.file} in {self.root}: {error}.", "Restore the picture."
+            ) from None
+
+    def _archive(self, name: str) -> zipfile.ZipFile:
+        archives = self._local.__dict__.setdefault("archives", {})
+        if name not in archives:
+            archives[name] = zipfile.ZipFile(self.root / name)
+        return archives[name]
+
+
+@dataclass
+class Faces:
+    """A dataset in memory: pictures and labels as tensors, all on one device."""
+
+    images: Tensor  # N,R,R,3 uint8
+    ages: Tensor  # (N,) years; the middle of the group where only that is known
+    exact: Tensor  # (N,) bool: the age is known, not only the group
+    groups: Tensor  # (N,)
+    valid: Tensor  # N,4 shares of the side
+    weights: Tensor  # (N,) relative to others of the group
+    sharp: Tensor  # (N,) Laplacian variance, 1 where all are unknown
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> "Faces":
+        return Faces(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+def open_dataset(data: str | Path, split: str = "train") -> Dataset:
+    """The train or val set of a dataset.
+
+    Args:
+        data: a folder, or a name: `ffhq-aging` stands for `$FACEAGE_DATA/ffhq-aging`.
+        split: "train" or "val".
+
+    Raises:
+        DataError: no such dataset, no layout fits, or a csv lacks a column.
+    """
+    root = _find_root(str(data))
+    tables = sorted(root.glob("*.csv"))
+    for table in tables:
+        header = _header(table)
+        if {"image_number", "age_group"} <= header:
+            return Dataset("ffhq-aging", root, _ffhq_aging(root, table, split))
+        if "file" in header:
+            return Dataset(root.name, root, _with_csv(table, header, split))
+    if tables:
+        raise DataError(
+            f"{tables[0]} has no column 'file'.",
+            "A dataset's csv needs the columns file and age (or age_group).",
+        )
+    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if _is_image(p.name))
+    if any(_UTK_NAME.fullmatch(Path(name).name) for name in names):
+        return Dataset("utkface", root, _utkface(names, split))
+    raise DataError(
+        f"No labels found in {root}.",
+        "Put a csv with the columns file and age there, or name the pictures as UTKFace does.",
+    )
+
+
+def decode(dataset: Dataset, size: int, on_progress: Callable[[int], None] | None = None) -> Faces:
+    """Decode a whole dataset to `size` px, once.
+
+    Args:
+        size: side R in px; pictures are resized by area, upwards by cubic interpolation.
+        on_progress: called with the number of pictures decoded since the last call.
+
+    Raises:
+        DataError: a picture is missing or damaged.
+    """
+    images = np.empty((len(dataset), size, size, 3), np.uint8)
+
+    def work(index: int) -> None:
+        image = dataset.read(dataset.samples[index])
+        if image.size != (size, size):
+            enlarged = image.width < size
+            image = image.resize(
+                (size, size), Image.Resampling.BICUBIC if enlarged else Image.Resampling.BOX
+            )
+        images[index] = np.asarray(image)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, _ in enumerate(pool.map(work, range(len(dataset)), chunksize=64), 1):
+            if on_progress and (done % 64 == 0 or done == len(dataset)):
+                on_progress((done - 1) % 64 + 1)
+    samples = dataset.samples
+    middles = [sum(group_range(g)) / 2 for g in range(GROUPS)]
+    known = [s.sharp for s in samples if s.sharp is not None]
+    typical = float(np.median(known)) if known else 1.0
+    return Faces(
+        images=torch.from_numpy(images),
+        ages=torch.tensor([middles[s.group] if s.age is None else s.age for s in samples]),
+        exact=torch.tensor([s.age is not None for s in samples]),
+        groups=torch.tensor([s.group for s in samples]),
+        valid=torch.tensor([s.valid for s in samples]),
+        weights=torch.tensor([s.weight for s in samples]),
+        sharp=torch.tensor([typical if s.sharp is None else s.sharp for s in samples]) / typical,
+    )
+
+
+def draw_weights(faces: Faces, balance: float, sharpness: float = 0.0) -> Tensor:
+    """How often to draw each face: (N,) relative.
+
+    Args:
+        balance: 0 draws as the data is, 0.5 by the inverse square root of the group's size,
+            1 all groups alike.
+        sharpness: exponent on the sharpness relative to the median, clipped to [1/4, 4].
+    """
+    sizes = torch.bincount(faces.groups, minlength=GROUPS).clamp(min=1).float()
+    sharp = faces.sharp.clamp(0.25, 4) ** sharpness
+    return sizes[faces.groups] ** -balance * faces.weights * sharp
+
+
+class InfiniteSampler:
+    """Weighted draws without end, a pure function of (seed, position): training can resume.
+
+    Each round over the data takes every face floor or ceil of its expected count times
+    (systematic sampling), so that rare faces are repeated but none is starved by chance.
+
+    Args:
+        weights: (N,) relative frequencies.
+        seed: of the order.
+    """
+
+    def __init__(self, weights: Tensor, seed: int) -> None:
+        self._edges = weights.double().cpu().cumsum(0)
+        self._seed = seed
+        self._round = -1
+        self._order = torch.empty(0, dtype=torch.long)
+
+    def batch(self, start: int, count: int) -> Tensor:
+        """Indices of the `count` draws from position `start`: (count,)."""
+        return torch.tensor([self._at(p) for p in range(start, start + count)])
+
+    def _at(self, position: int) -> int:
+        number, offset = divmod(position, len(self._edges))
+        if number != self._round:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
+            count = len(self._edges)
+            points = torch.arange(count, dtype=torch.float64)
+            points = (points + torch.rand((), generator=generator)) * (self._edges[-1] / count)
+            drawn = torch.searchsorted(self._edges, points).clamp(max=count - 1)
+            self._order = drawn[torch.randperm(count, generator=generator)]
+            self._round = number
+        return int(self._order[offset])
+
+
+def _find_root(data: str) -> Path:
+    root = Path(data).expanduser()
+    if data == "ffhq-aging" and not root.is_dir():
+        folder = os.environ.get("FACEAGE_DATA")
+        root = Path(folder, data) if folder else root
+        if not root.is_dir():
+            raise DataError(
+                f"FFHQ-Aging is not at {root if folder else '$FACEAGE_DATA/ffhq-aging'}.",
+                "Get the pictures from NVlabs/ffhq-dataset and ffhq_aging_labels.csv from "
+                "royorel/FFHQ-Aging-Dataset, put both there, and set FACEAGE_DATA.",
+            )
+    if not root.is_dir():
+        raise DataError(f"No dataset folder {data!r}.", "Give a folder, or ffhq-aging.")
+    return root
+
+
+def _header(table: Path) -> set[str]:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        return set(next(csv.reader(file), []))
+
+
+def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        yield from enumerate(csv.DictReader(file), 2)
+
+
+def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
+    if not header & {"age", "age_group"}:
+        raise DataError(
+            f"{table} has neither a column 'age' nor 'age_group'.",
+            "A dataset's csv needs the columns file and age (or age_group).",
+        )
+    samples = []
+    for line, row in _rows(table):
+        if (row.get("set") or _hashed_set(row["file"])) != split:
+            continue
+        try:
+            age = float(row["age"]) if row.get("age") else None
+            group = group_of(age) if age is not None else parse_group(row["age_group"])
+            valid = tuple(float(v) / 256 for v in row["valid"].split()) if row.get("valid") else ()
+            samples.append(
+                Sample(
+                    file=row["file"],
+                    group=group,
+                    age=age,
+                    weight=float(row.get("weight") or 1),
+                    valid=valid if len(valid) == 4 else (0.0, 0.0, 1.0, 1.0),
+                    sharp=float(row["sharp"]) if row.get("sharp") else None,
+                    gender=row.get("gender") or "",
+                    zip=row.get("zip") or "",
+                )
+            )
+        except (ValueError, TypeError, AgeError) as error:
+            raise DataError(f"{table}, line {line}: {error}", "Correct the row.") from None
+    return samples
+
+
+def _ffhq_aging(root: Path, table: Path, split: str) -> list[Sample]:
+    """FFHQ-Aging's own split and the filter of LATS (Or-El et al., ECCV 2020)."""
+    samples = []
+    for line, row in _rows(table):
+        try:
+            number = int(row["image_number"])
+            if ("train" if number < 69000 else "val") != split or not _clear_face(row):
+                continue
+            group = parse_group(row["age_group"])
+        except (KeyError, ValueError, TypeError, AgeError) as error:
+            raise DataError(
+                f"{table}, line {line}: cannot read {error}.", "Is this FFHQ-Aging's own csv?"
+            ) from None
+        gender = {"male": "M", "female": "F"}.get((row.get("gender") or "").lower(), "")
+        samples.append(Sample(_ffhq_file(root, number), group, gender=gender))
+    return samples
+
+
+def _clear_face(row: dict[str, str]) -> bool:
+    """FFHQ-Aging's filter; -1 stands for a missing measurement and does not pass."""
+    value = {
+        name: float(row[name])
+        for name in (
+            "age_group_confidence",
+            "gender_confidence",
+            "head_pitch",
+            "head_yaw",
+            "left_eye_occluded",
+            "right_eye_occluded",
+        )
+    }
+    left, right = value["left_eye_occluded"], value["right_eye_occluded"]
+    return (
+        value["age_group_confidence"] > 0.6
+        and value["gender_confidence"] > 0.66
+        and abs(value["head_pitch"]) < 30
+        and abs(value["head_yaw"]) < 40
+        and min(left, right) != -1
+        and max(left, right) < 90
+        and min(left, right) < 50
+        and row["glasses"] not in ("Dark", "-1")
+    )
+
+
+def _ffhq_file(root: Path, number: int) -> str:
+    folder = f"{number - number % 1000:05d}"
+    names = [f"{stem}/{number:05d}.png" for stem in (folder, f"images/{folder}")]
+    names += [f"{number:05d}.png", f"images/{number:05d}.png"]
+    return next((name for name in names if (root / name).exists()), names[0])
+
+
+def _utkface(names: list[str], split: str) -> list[Sample]:
+    samples = []
+    for name in names:
+        match = _UTK_NAME.fullmatch(Path(name).name)
+        if match and _hashed_set(name) == split:
+            age = float(match[1])
+            samples.append(Sample(name, group_of(age), age, gender="MF"[int(match[2])]))
+    return samples
+
+
+def _hashed_set(file: str) -> str:
+    """A split that does not move when files come or go."""
+    share = int(hashlib.sha256(file.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
+    return "val" if share < VAL_SHARE else "train"
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES

@@ -1,0 +1,240 @@
+"""The losses: two functions that return (total, named terms), and what they are made of.
+
+Paper: Kim & Park, JBE 28(2), 2023, section on the loss functions: reconstruction, cycle,
+adversarial, age and perceptual. What the paper does not have is weighted 0 in its recipe.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faceage.ages import YEARS
+from faceage.model import (
+    Decomposed,
+    Discriminator,
+    FaceAgeModel,
+    apply_change,
+    group_log_probabilities,
+)
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each loss counts. The first five are the paper's.
+
+    Attributes:
+        reconstruction: L1 to the face itself when the target age is its own.
+        cycle: L1 to the face itself after a random age and back.
+        adversarial: non-saturating, at the target's age group.
+        age: cross-entropy of the input face's age.
+        perceptual: VGG19 features of the reconstruction (on the cycled face it was found to hurt).
+        target_age: extension; cross-entropy of the aged face's age at the target, read by the
+            averaged classifier.
+        change: extension; mean absolute residual and displacement: change no more than age asks.
+        r1: gradient penalty of the discriminator on real faces (0.5 * r1 * |gradient|^2).
+    """
+
+    reconstruction: float = 10.0
+    cycle: float = 10.0
+    adversarial: float = 1.0
+    age: float = 1.0
+    perceptual: float = 0.1
+    target_age: float = 0.0
+    change: float = 0.0
+    r1: float = 1.0
+
+
+def age_loss(logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor) -> Tensor:
+    """Cross-entropy on the years, softly, plus cross-entropy on the groups.
+
+    A label of y years spreads as a normal distribution with a standard deviation of
+    0.5 + 0.06 y: a year is much for a baby and nothing at 60 (label distribution learning).
+    Where only the group is known, only the group counts.
+
+    Args:
+        logits: N,101.
+        ages: (N,) years.
+        groups: (N,) age groups.
+        exact: (N,) bool, the years are known.
+    """
+    years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
+    spread = (0.5 + 0.06 * ages)[:, None]
+    target = (-0.5 * ((years - ages[:, None]) / spread) ** 2).softmax(1)
+    on_years = -(target * logits.float().log_softmax(1)).sum(1)
+    on_groups = F.nll_loss(group_log_probabilities(logits), groups, reduction="none")
+    return (on_years * exact + on_groups).mean()
+
+
+@dataclass
+class Step:
+    """One training step's inputs and outputs, shared by the two loss functions.
+
+    Attributes:
+        faces: N,3,S,S source faces in [-1, 1].
+        mask: N,1,S,S, what of them is picture.
+        source_age: (N,) years.
+        target_age: (N,) years.
+        target_group: (N,).
+        real: N,3,S,S faces that have the target ages; the discriminator compares with these.
+        real_mask: N,1,S,S.
+    """
+
+    faces: Tensor
+    mask: Tensor
+    source_age: Tensor
+    target_age: Tensor
+    target_group: Tensor
+    real: Tensor
+    real_mask: Tensor
+
+    @property
+    def shared_mask(self) -> Tensor:
+        """What is picture in both, so that padding cannot tell real from aged."""
+        return self.mask * self.real_mask
+
+
+def discriminator_loss(
+    discriminator: Discriminator,
+    step: Step,
+    aged: Tensor,
+    weights: LossWeights,
+    augment: Callable[[Tensor], Tensor],
+    with_r1: float = 0.0,
+) -> tuple[Tensor, Terms]:
+    """Non-saturating GAN loss of the discriminator at the target's age group.
+
+    Args:
+        aged: N,3,S,S, detached.
+        augment: DiffAugment or the identity.
+        with_r1: factor on the R1 penalty in this step (the interval of the lazy penalty), or 0.
+    """
+    mask, group = step.shared_mask, step.target_group
+    real = augment(step.real * mask)
+    terms: Terms = {}
+    if with_r1:
+        real = real.detach().requires_grad_()
+    on_real = discriminator(real, group).float()
+    terms["real"] = F.softplus(-on_real).mean()
+    terms["fake"] = F.softplus(discriminator(augment(aged * mask), group).float()).mean()
+    total = terms["real"] + terms["fake"]
+    if with_r1:
+        (gradient,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
+        terms["r1"] = gradient.float().square().sum((1, 2, 3)).mean()
+        total = total + 0.5 * weights.r1 * with_r1 * terms["r1"]
+    return total, terms
+
+
+def generate(
+    model: FaceAgeModel, step: Step, share: float = 1.0
+) -> tuple[Decomposed, Tensor, Tensor, Tensor]:
+    """Age the faces, and reconstruct the first `share` of them, in one pass of the decoder.
+
+    One pass, so that the batch norms conditioned on age see targets and own ages mixed.
+
+    Returns:
+        The encoded faces; aged N,3,S,S; reconstruction M,3,S,S; and the mean size of the change.
+    """
+    count = len(step.faces)
+    part = max(1, round(share * count))
+    encoded = model.encode(step.faces)
+    index = torch.cat([torch.arange(count), torch.arange(part)]).to(step.faces.device)
+    target = torch.cat([step.target_age, step.source_age[:part]])
+    source = None if model.config.decomposition else step.source_age[index]
+    change = model.decode(encoded.select(index), target, source)
+    faces = apply_change(step.faces[index], change)
+    size = change.residual.float().abs().mean() + change.flow.float().abs().mean()
+    return encoded, faces[:count], faces[count:], size
+
+
+def generator_loss(
+    model: FaceAgeModel,
+    averaged: FaceAgeModel,
+    discriminator: Discriminator,
+    step: Step,
+    weights: LossWeights,
+    augment: Callable[[Tensor], Tensor],
+    share: float = 1.0,
+    perceptual: "PerceptualLoss | None" = None,
+) -> tuple[Tensor, Terms, Tensor]:
+    """The generator's losses, except for the age of the input (`age_loss`).
+
+    Args:
+        averaged: the averaged model; its classifier reads the aged faces.
+        augment: DiffAugment or the identity.
+        share: of the batch, how much is reconstructed, and how much makes the cycle.
+        perceptual: needed where its weight is not 0.
+
+    Returns:
+        The total, its named terms, and the aged faces N,3,S,S, detached.
+    """
+    _, aged, reconstruction, size = generate(model, step, share)
+    part = len(reconstruction)
+    terms: Terms = {
+        "reconstruction": masked_l1(reconstruction, step.faces[:part], step.mask[:part]),
+        "adversarial": F.softplus(
+            -discriminator(augment(aged * step.shared_mask), step.target_group).float()
+        ).mean(),
+    }
+    if weights.cycle:
+        back = slice(len(aged) - part, None)  # the others than those reconstructed
+        encoded = model.encode(aged[back])
+        source = None if model.config.decomposition else step.target_age[back]
+        change = model.decode(encoded, step.source_age[back], source)
+        cycled = apply_change(aged[back], change)
+        terms["cycle"] = masked_l1(cycled, step.faces[back], step.mask[back])
+    if weights.perceptual and perceptual is not None:
+        terms["perceptual"] = perceptual(reconstruction, step.faces[:part])
+    if weights.target_age:
+        exact = torch.ones_like(step.target_group, dtype=torch.bool)
+        logits = averaged.age_logits(aged)
+        terms["target_age"] = age_loss(logits, step.target_age, step.target_group, exact)
+    if weights.change:
+        terms["change"] = size
+    total = sum(getattr(weights, name) * term for name, term in terms.items())
+    return total, terms, aged.detach()
+
+
+def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar
+    """Mean absolute difference where the mask is 1."""
+    return ((a - b).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)
+
+
+class PerceptualLoss(nn.Module):
+    """L1 between VGG19 features of two faces (Johnson et al., ECCV 2016).
+
+    Args:
+        tensors: the convolutions under torchvision's names, `features.N.weight` and `.bias`.
+    """
+
+    TAPS = (3, 8, 13, 22)  # the last ReLU before the pooling or, deeper, the first of a stage
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width, count in ((64, 2), (128, 2), (256, 4), (512, 4)):
+            for _ in range(count):
+                index = len(layers)
+                weight = tensors[f"features.{index}.weight"].float()
+                conv = nn.Conv2d(weight.shape[1], width, 3, 1, 1)
+                conv.weight.data = weight
+                conv.bias.data = tensors[f"features.{index}.bias"].float()
+                layers += [conv, nn.ReLU()]
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers[: max(self.TAPS) + 1]).requires_grad_(False)
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        self.register_buffer("mean", mean.view(1, 3, 1, 1))
+        self.register_buffer("std", std.view(1, 3, 1, 1))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S in [-1, 1] twice -> scalar
+        x = ((torch.cat([a, b]) + 1) / 2 - self.mean) / self.std
+        total = x.new_zeros(())
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.TAPS:
+                total = total + F.l1_loss(*x.float().chunk(2))
+        return total / len(self.TAPS)

@@ -1,0 +1,113 @@
+"""What a training run shows and records: a progress bar, stats.jsonl, TensorBoard if installed."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+RECORD_SECONDS = 20.0
+
+
+class Progress:
+    """Progress of one run, on stderr; the record is `stats.jsonl` in the run directory.
+
+    Args:
+        images: length of the run, in images seen.
+        out: run directory; None shows and records nothing (all processes but the first).
+    """
+
+    def __init__(self, images: int, out: Path | None) -> None:
+        self._out = out
+        self._console = Console(stderr=True, quiet=out is None)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=self._console,
+            disable=out is None or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("images seen", total=images, rate="", losses="")
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._since: tuple[float, int] | None = None
+        self._board = _tensorboard(out)
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        if self._board:
+            self._board.close()
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar of its own for a preparation; yields the function that advances it."""
+        with self._bar:
+            task = self._bar.add_task(name, total=total, rate="", losses="")
+            yield lambda count: self._bar.advance(task, count)
+            self._bar.remove_task(task)
+
+    def update(self, images_seen: int, terms: Mapping[str, torch.Tensor]) -> None:
+        """Take in a step; every 20 seconds, show and record the means since the last time."""
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        now = time.monotonic()
+        self._since = self._since or (now, images_seen)
+        self._bar.update(self._task, completed=images_seen)
+        if now - self._since[0] < RECORD_SECONDS:
+            return
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        rate = (images_seen - self._since[1]) / (now - self._since[0])
+        figures = {n: float(v) for n, v in means.items()} | {"images_per_second": rate}
+        losses = " ".join(f"{n.removeprefix('G/')} {v:.3f}" for n, v in means.items())
+        self._bar.update(self._task, rate=f"{rate:.0f} images/s", losses=losses)
+        self.record(images_seen, {_log_name(n): v for n, v in figures.items()})
+        self._sums, self._counts, self._since = {}, {}, (now, images_seen)
+
+    def record(self, images_seen: int, figures: Mapping[str, float]) -> None:
+        """Append figures to stats.jsonl (and TensorBoard)."""
+        if self._out is None or not figures:
+            return
+        self._out.mkdir(parents=True, exist_ok=True)
+        line = {"images_seen": images_seen, "time": round(time.time(), 1)} | dict(figures)
+        with (self._out / "stats.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if not self._console.is_terminal:
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self._console.print(f"{images_seen} images  {shown}", highlight=False, soft_wrap=True)
+        if self._board:
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, images_seen)
+
+
+def _log_name(name: str) -> str:
+    return f"loss/{name}" if name[:2] in ("G/", "D/") else name
+
+
+def _tensorboard(out: Path | None):
+    if out is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(out)

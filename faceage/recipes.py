@@ -1,0 +1,210 @@
+"""Training options, and the recipes: named sets of them.
+
+A recipe is a name (`paper`, `compact`) or a TOML file with the same keys; `--set model.width=48`
+changes one of them.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from faceage.errors import ConfigError
+from faceage.losses import LossWeights
+from faceage.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All options of a training run; the defaults are the `paper` recipe.
+
+    Attributes:
+        data: dataset name or folder.
+        out: run directory: state, weights, samples, stats.jsonl.
+        recipe: the name that stands in the weights' metadata.
+        model: the architecture.
+        losses: the loss weights.
+        images: length of the training, in images seen by all processes together.
+        warmup_images: of these, the first train encoder, decomposition and classifier alone.
+        warmup_batch: batch size meanwhile, over all processes.
+        batch_size: over all processes.
+        lr, lr_discriminator: Adam's learning rates in the synthesis.
+        lr_warmup: peak learning rate of the warm-up, rising over its first 5 %, then a cosine to 0.
+        lr_encoder: factor on `lr` for what the warm-up has trained.
+        weight_decay: on matrices and kernels, in the warm-up.
+        ema_images: half-life of the averaged weights.
+        share: how much of each batch is reconstructed, how much makes the cycle, and how much is
+            classified.
+        balance, sharpness: see `data.draw_weights`; sharpness counts after the warm-up.
+        diff_augment: DiffAugment in front of the discriminator.
+        r1_interval: steps from one R1 penalty to the next.
+        seed: of everything random.
+        save_minutes: between two savings of state, weights and samples.
+        perceptual: file of VGG19's convolutions (.safetensors, or torchvision's .pth).
+        weights: start from the generator of this weights file instead of from nothing.
+    """
+
+    data: str
+    out: Path
+    recipe: str = "paper"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+    images: int = 5_000_000
+    warmup_images: int = 0
+    warmup_batch: int = 64
+    batch_size: int = 16
+    lr: float = 1e-4
+    lr_discriminator: float = 1e-4
+    lr_warmup: float = 2.5e-3
+    lr_encoder: float = 1.0
+    weight_decay: float = 0.05
+    ema_images: int = 10_000
+    share: float = 1.0
+    balance: float = 0.5
+    sharpness: float = 0.0
+    diff_augment: bool = False
+    r1_interval: int = 16
+    seed: int = 0
+    save_minutes: float = 10.0
+    perceptual: Path | None = None
+    weights: Path | None = None
+
+    def check(self, processes: int = 1) -> None:
+        """Raises ConfigError with every contradiction there is."""
+        problems = []
+        for name in ("images", "batch_size", "warmup_batch", "ema_images", "r1_interval"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} is {getattr(self, name)}, must be at least 1")
+        for name in ("batch_size", "warmup_batch"):
+            if getattr(self, name) % processes:
+                problems.append(f"{name} {getattr(self, name)} is not divisible by {processes}")
+        if not 0 < self.share <= 1:
+            problems.append(f"share is {self.share}, must be in (0, 1]")
+        if self.model.size < 32 or self.model.size & (self.model.size - 1):
+            problems.append(f"model.size is {self.model.size}, must be a power of two from 32 on")
+        if self.model.classifier_size % 16:
+            problems.append(f"model.classifier_size is {self.model.classifier_size}, not n x 16")
+        if self.model.width % 16:
+            problems.append(f"model.width is {self.model.width}, not a multiple of 16")
+        if not self.model.decomposition and (self.warmup_images or self.losses.target_age):
+            problems.append("without decomposition there is no classifier to warm up or to ask")
+        if self.losses.perceptual and self.perceptual is None:
+            problems.append("losses.perceptual needs the file of VGG19's convolutions: perceptual")
+        if problems:
+            raise ConfigError(
+                f"These options do not go together: {'; '.join(problems)}.", "Correct them."
+            )
+
+
+# What differs from the defaults. `paper` is the paper: five losses, no extension.
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "compact": {
+        "model": dataclasses.asdict(ModelConfig.compact()),
+        "losses": {
+            "age": 0.5,
+            "perceptual": 0.0,
+            "target_age": 0.5,
+            "change": 1.0,
+        },
+        "images": 420_000,
+        "warmup_images": 320_000,
+        "lr": 5e-4,
+        "lr_discriminator": 5e-4,
+        "lr_encoder": 0.2,
+        "share": 0.5,
+        "sharpness": 0.5,
+        "diff_augment": True,
+    },
+}
+
+
+def make_config(
+    recipe: str, data: str, out: str | Path, settings: Iterable[str] = (), **changes: Any
+) -> TrainConfig:
+    """The options of a run.
+
+    Args:
+        recipe: "paper", "compact", or a TOML file.
+        data: dataset name or folder.
+        out: run directory.
+        settings: "key=value" or "group.key=value", applied last.
+        changes: top-level options to change; None changes nothing.
+
+    Raises:
+        ConfigError: no such recipe, an unknown key, or a value of the wrong kind.
+    """
+    values = _read_recipe(recipe) | {"data": data, "out": str(out), "recipe": Path(recipe).stem}
+    values |= {name: value for name, value in changes.items() if value is not None}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"Cannot read --set {setting!r}.", "Write it key=value.")
+        *groups, name = key.strip().split(".")
+        target = values
+        for group in groups:
+            target = target.setdefault(group, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"Unknown option {key!r}.", _choices(TrainConfig))
+        target[name] = _value(text.strip())
+    return _build(TrainConfig, values, "")
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """The options as plain values, for json and the training state."""
+    return {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in dataclasses.asdict(config).items()
+    }
+
+
+def _read_recipe(recipe: str) -> dict[str, Any]:
+    if recipe in RECIPES:
+        return {k: dict(v) if isinstance(v, dict) else v for k, v in RECIPES[recipe].items()}
+    path = Path(recipe)
+    if path.suffix != ".toml":
+        raise ConfigError(
+            f"No recipe {recipe!r}.", f"Take {', '.join(RECIPES)}, or give a .toml file."
+        )
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Cannot read the recipe {recipe}: {error}.", "Correct it.") from None
+
+
+def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
+    kinds = typing.get_type_hints(cls)
+    unknown = values.keys() - kinds.keys()
+    if unknown:
+        raise ConfigError(f"Unknown option {prefix}{min(unknown)!r}.", _choices(cls))
+    return cls(**{k: _convert(kinds[k], v, f"{prefix}{k}") for k, v in values.items()})
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _build(kind, value, f"{name}.")  # type: ignore[arg-type]
+    if isinstance(kind, types.UnionType):  # Path | None
+        return None if value in (None, "") else Path(value)
+    if kind is Path:
+        return Path(value)
+    if kind is str:
+        return str(value)
+    fits = isinstance(value, bool) if kind is bool else isinstance(value, int | float)
+    if not fits or (kind is int and value != int(value)):
+        raise ConfigError(f"{name} is {value!r}.", f"It takes {kind.__name__}.")
+    return kind(value)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text  # paths and names need no quotes
+
+
+def _choices(cls: type) -> str:
+    return f"Options: {', '.join(f.name for f in dataclasses.fields(cls))}."

@@ -1,0 +1,439 @@
+"""Training: the one loop. It runs alone or under torchrun.
+
+The clock is images seen, summed over all processes. The randomness of a step is a function of
+(seed, rank, images seen), so the same command again resumes and gives the same result.
+"""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from faceage import augment, distributed, metrics
+from faceage.checkpoints import (
+    load_state,
+    load_weights,
+    read_tensors,
+    recalibrate,
+    save_state,
+    save_weights,
+)
+from faceage.data import Dataset, Faces, InfiniteSampler, decode, draw_weights, open_dataset
+from faceage.errors import ConfigError, DataError
+from faceage.losses import (
+    PerceptualLoss,
+    Step,
+    Terms,
+    age_loss,
+    discriminator_loss,
+    generator_loss,
+)
+from faceage.model import (
+    Discriminator,
+    FaceAgeModel,
+    apply_change,
+    expected_age,
+    group_log_probabilities,
+)
+from faceage.progress import Progress
+from faceage.recipes import TrainConfig, to_dict
+from faceage.report import contact_sheet
+
+LICENCE = (
+    "Weights for non-commercial research only, as are the faces they were trained on (UTKFace: "
+    "non-commercial research; FFHQ: CC BY-NC-SA 4.0; All-Age-Faces, CIPLAB: research). Code: MIT."
+)
+STATE, WEIGHTS = "state.pt", "weights.safetensors"
+SAMPLE_PEOPLE, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
+CALIBRATION_BATCHES = 24
+# A run may go on with other values of these.
+CHANGEABLE = ("data", "out", "images", "save_minutes", "perceptual", "weights")
+
+
+def train(config: TrainConfig, device: str = "auto") -> Path:
+    """Train, or go on training, until `config.images` have been seen.
+
+    Returns:
+        The exported weights file.
+
+    Raises:
+        ConfigError: contradicting options, or a run directory of other options.
+        DataError: the dataset is missing or malformed.
+    """
+    processes = distributed.start(device)
+    try:
+        config.check(processes.count)
+        return Trainer(config, processes).run()
+    finally:
+        distributed.stop()
+
+
+class Trainer:
+    """The networks, optimisers and data of one run, and its loop."""
+
+    def __init__(self, config: TrainConfig, processes: distributed.Processes) -> None:
+        self.config, self.processes = config, processes
+        self.device = processes.device
+        self.images_seen = 0
+        self.progress = Progress(config.images, config.out if processes.is_first else None)
+        torch.manual_seed(config.seed)
+        place = dict(device=self.device, memory_format=torch.channels_last)
+        model = load_weights(config.weights)[0] if config.weights else FaceAgeModel(config.model)
+        if config.weights and model.config != config.model:
+            raise ConfigError(f"{config.weights} is of another architecture.", "Match model.*")
+        if processes.count > 1 and self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.model = model.to(**place).requires_grad_(True)
+        self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.discriminator = Discriminator(config.model).to(**place)
+        self.perceptual = None
+        if config.losses.perceptual and config.perceptual:
+            self.perceptual = PerceptualLoss(read_tensors(config.perceptual)).to(**place)
+        learned = [p for part in _classifying(self.model) for p in part.parameters()]
+        known = {id(p) for p in learned}
+        rest = [p for p in self.model.parameters() if id(p) not in known]
+        self.optimiser_warmup = torch.optim.AdamW(
+            [
+                {"params": [p for p in learned if p.ndim > 1]},
+                {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=config.lr_warmup,
+            weight_decay=config.weight_decay,
+        )
+        self.optimiser = torch.optim.Adam(
+            [
+                {"params": rest, "lr": config.lr},
+                {"params": learned, "lr": config.lr * config.lr_encoder},
+            ],
+            betas=(0.0, 0.99),
+        )
+        self.optimiser_discriminator = torch.optim.Adam(
+            self.discriminator.parameters(), lr=config.lr_discriminator, betas=(0.0, 0.99)
+        )
+        self._load_state()
+        side = max(config.model.size, config.model.classifier_crop)
+        self.dataset = open_dataset(config.data, "train")
+        self.faces = self._decode(self.dataset, side)
+        self.val = self._decode(self._val(), side)
+        self.warmup_sampler = InfiniteSampler(draw_weights(self.faces, config.balance), config.seed)
+        self.sampler = InfiniteSampler(
+            draw_weights(self.faces, config.balance, config.sharpness), config.seed + 1
+        )
+
+    def run(self) -> Path:
+        """The loop."""
+        config = self.config
+        saved = time.monotonic()
+        with self.progress:
+            while self.images_seen < config.images:
+                self._seed()
+                in_warmup = self.images_seen < config.warmup_images
+                terms = self._warmup_step() if in_warmup else self._step()
+                count = config.warmup_batch if in_warmup else config.batch_size
+                self._average(count)
+                self.images_seen += count
+                self.progress.update(self.images_seen, terms)
+                if in_warmup and self.images_seen >= config.warmup_images:
+                    self._end_warmup()
+                if time.monotonic() - saved > 60 * config.save_minutes:
+                    self._save()
+                    saved = time.monotonic()
+            return self._save()
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _warmup_step(self) -> Terms:
+        config = self.config
+        count = config.warmup_batch // self.processes.count
+        rise = min(1.0, (self.images_seen + config.warmup_batch) / (0.05 * config.warmup_images))
+        fall = 0.5 + 0.5 * math.cos(math.pi * self.images_seen / config.warmup_images)
+        for group in self.optimiser_warmup.param_groups:
+            group["lr"] = config.lr_warmup * rise * fall
+        self.model.train()
+        index = self._draw(self.warmup_sampler, self.images_seen, count)
+        loss = self._classify(self.model, index)
+        self._update(self.optimiser_warmup, loss)
+        return {"G/age": loss.detach()}
+
+    def _step(self) -> Terms:
+        config = self.config
+        self.model.train()
+        if config.warmup_images:
+            # From here on the encoder sees inner and whole faces by turns, whose statistics differ:
+            # what the warm-up has measured stays.
+            for norm in _norms(*_classifying(self.model)):
+                norm.eval()
+        seen = self.images_seen - config.warmup_images
+        index = self._draw(self.sampler, seen, config.batch_size // self.processes.count)
+        step = self._prepare(index)
+        augmentation = augment.diff_augment if config.diff_augment else nn.Identity()
+
+        self.discriminator.requires_grad_(False)
+        with self._autocast():
+            loss, terms, aged = generator_loss(
+                self.model,
+                self.averaged,
+                self.discriminator,
+                step,
+                config.losses,
+                augmentation,
+                config.share,
+                self.perceptual,
+            )
+        if config.losses.age and config.model.decomposition:
+            part = max(1, round(config.share * len(index)))
+            terms["age"] = self._classify(self.model, index[:part])
+            loss = loss + config.losses.age * terms["age"]
+        self._update(self.optimiser, loss)
+
+        self.discriminator.requires_grad_(True)
+        lazy = (seen // config.batch_size) % config.r1_interval == 0
+        with self._autocast(enabled=not lazy):  # second derivatives in full precision
+            loss, terms_d = discriminator_loss(
+                self.discriminator,
+                step,
+                aged,
+                config.losses,
+                augmentation,
+                config.r1_interval * (lazy and config.losses.r1 > 0),
+            )
+        self._update(self.optimiser_discriminator, loss)
+        named = {f"G/{k}": v for k, v in terms.items()} | {f"D/{k}": v for k, v in terms_d.items()}
+        return {name: value.detach() for name, value in named.items()}
+
+    def _prepare(self, index: Tensor) -> Step:
+        """Source faces, and for each a real face of its target age.
+
+        The targets are the batch's own ages, sorted and shifted by a quarter to three quarters of
+        it: far from the source, distributed as the data is, and each with a real face at hand.
+        """
+        faces, mask = augment.whole_faces(
+            self.faces.images[index], self.faces.valid[index], self.config.model.size
+        )
+        ages = self.faces.ages[index]
+        order = ages.argsort()
+        count = len(order)
+        shift = int(torch.randint(count // 4, count - count // 4 + 1, ())) if count > 1 else 0
+        partner = torch.empty_like(order)
+        partner[order] = order.roll(shift)
+        return Step(
+            faces=self._place(faces),
+            mask=mask,
+            source_age=ages,
+            target_age=ages[partner],
+            target_group=self.faces.groups[index][partner],
+            real=self._place(faces[partner]),
+            real_mask=mask[partner],
+        )
+
+    def _classify(self, model: FaceAgeModel, index: Tensor) -> Tensor:
+        faces = self.faces
+        inner = augment.inner_faces(
+            faces.images[index], faces.valid[index], self.config.model.classifier_size
+        )
+        with self._autocast():
+            logits = model.classifier(model.encode(self._place(inner)).age_features)
+        return age_loss(logits, faces.ages[index], faces.groups[index], faces.exact[index])
+
+    def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        self.processes.average_gradients(parameters)
+        optimiser.step()
+
+    def _average(self, count: int) -> None:
+        """Move the averaged weights; the half-life grows with the run at first."""
+        half_life = min(self.config.ema_images, self.images_seen / 4 + 1)
+        with torch.no_grad():
+            pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
+            for average, value in pairs:
+                average.lerp_(value, 1 - 0.5 ** (count / half_life))
+
+    # -- averaged weights ----------------------------------------------------------------------
+
+    def _end_warmup(self) -> None:
+        """Go on from the averaged encoder and classifier, with statistics of their own."""
+
+        def run(index: Tensor) -> None:
+            self._classify(self.averaged, index)
+
+        self._recalibrate(self.averaged, _norms(*_classifying(self.averaged)), run)
+        self.model.load_state_dict(self.averaged.state_dict())
+
+    def _recalibrated(self) -> FaceAgeModel:
+        """A copy of the averaged model with batch statistics of its own, for use."""
+        model = copy.deepcopy(self.averaged)
+        in_warmup = self.images_seen < self.config.warmup_images
+
+        def run(index: Tensor) -> None:
+            if self.config.model.decomposition and (in_warmup or not self.config.warmup_images):
+                self._classify(model, index)
+            target = torch.rand(len(index), device=self.device) * 85  # as users ask: any age
+            source = None if self.config.model.decomposition else self.faces.ages[index]
+            faces, _ = augment.whole_faces(
+                self.faces.images[index], self.faces.valid[index], self.config.model.size
+            )
+            with self._autocast():
+                model.decode(model.encode(self._place(faces)), target, source)
+
+        fixed = self.config.warmup_images and not in_warmup
+        norms = _norms(model.age_feature_cnn) if fixed else _norms(model)
+        self._recalibrate(model, norms, run)
+        return model
+
+    def _recalibrate(
+        self, model: FaceAgeModel, norms: list[nn.Module], run: Callable[[Tensor], None]
+    ) -> None:
+        def batch(number: int) -> None:
+            torch.manual_seed(number)
+            run(self._draw(self.sampler, 64 * number, 64))
+
+        model.eval()
+        recalibrate(norms, batch, CALIBRATION_BATCHES)
+
+    # -- results -------------------------------------------------------------------------------
+
+    def _save(self) -> Path:
+        """State, exported weights, a sheet of fixed people, and the figures on val."""
+        path = self.config.out / WEIGHTS
+        if not self.processes.is_first:
+            self.processes.wait()
+            return path
+        model = self._recalibrated()
+        figures = self._validate(model)
+        self.progress.record(self.images_seen, figures)
+        save_weights(
+            path,
+            model,
+            {
+                "recipe": self.config.recipe,
+                "data": f"{self.dataset.name}, {len(self.dataset)} faces",
+                "images_seen": str(self.images_seen),
+                "figures": json.dumps(figures),
+                "licence": LICENCE,
+                "training": json.dumps(to_dict(self.config) | {"data": "", "out": ""}),
+            },
+        )
+        self._sample_sheet(model).save(
+            _made(self.config.out / "samples") / f"{self.images_seen:09d}.png"
+        )
+        save_state(
+            self.config.out / STATE,
+            {name: getattr(self, name).state_dict() for name in self._stateful}
+            | {"images_seen": self.images_seen, "config": to_dict(self.config)},
+        )
+        self.processes.wait()
+        return path
+
+    @property
+    def _stateful(self) -> list[str]:
+        optimisers = ["optimiser_warmup", "optimiser", "optimiser_discriminator"]
+        return ["model", "averaged", "discriminator", *optimisers]
+
+    def _load_state(self) -> None:
+        path = self.config.out / STATE
+        if not path.is_file():
+            return
+        state = load_state(path, self.device)
+        now, then = to_dict(self.config), state["config"]
+        changed = [k for k in now if k not in CHANGEABLE and now[k] != then.get(k)]
+        if changed:
+            raise ConfigError(
+                f"{path} was trained with other values of {', '.join(changed)}.",
+                "Give another --out, or the options it began with.",
+            )
+        for name in self._stateful:
+            getattr(self, name).load_state_dict(state[name])
+        self.images_seen = state["images_seen"]
+
+    def _validate(self, model: FaceAgeModel) -> dict[str, float]:
+        """Classification on val; nothing without a classifier."""
+        if not self.config.model.decomposition:
+            return {}
+        with torch.no_grad(), self._autocast():
+            logits = torch.cat([model.age_logits(x).float() for x in self._val_batches()])
+        groups = group_log_probabilities(logits).argmax(1)
+        return {
+            "val/accuracy": metrics.accuracy(groups.cpu().numpy(), self.val.groups.cpu().numpy()),
+            "val/one_off": metrics.accuracy(
+                groups.cpu().numpy(), self.val.groups.cpu().numpy(), tolerance=1
+            ),
+            "val/mae": metrics.mean_absolute_error(
+                expected_age(logits).cpu().numpy(), self.val.ages.cpu().numpy()
+            ),
+        }
+
+    def _val_batches(self) -> Iterator[Tensor]:
+        for images in self.val.images.split(64):
+            yield self._place(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+
+    def _sample_sheet(self, model: FaceAgeModel):
+        """The same few people at the same ages, every time."""
+        picks = torch.linspace(0, len(self.val) - 1, min(SAMPLE_PEOPLE, len(self.val))).long()
+        size = self.config.model.size
+        rows = []
+        for pick in picks.tolist():
+            face = self.val.images[pick : pick + 1].permute(0, 3, 1, 2).float() / 127.5 - 1
+            face = self._place(nn.functional.interpolate(face, size, mode="area"))
+            ages = torch.tensor(SAMPLE_AGES, dtype=torch.float32, device=self.device)
+            own = self.val.ages[pick].expand(len(ages))
+            with torch.no_grad():
+                encoded = model.encode(face).select(ages.long() * 0)
+                source = None if self.config.model.decomposition else own
+                aged = apply_change(
+                    face.expand(len(ages), -1, -1, -1), model.decode(encoded, ages, source)
+                )
+            pixels = (torch.cat([face, aged]) * 127.5 + 127.5).round().byte()
+            rows.append(list(pixels.permute(0, 2, 3, 1).cpu().numpy()))
+        own_ages = [f"{self.val.ages[p]:.0f}" for p in picks.tolist()]
+        return contact_sheet(rows, ["input", *map(str, SAMPLE_AGES)], own_ages)
+
+    # -- small things --------------------------------------------------------------------------
+
+    def _decode(self, dataset: Dataset, side: int) -> Faces:
+        with self.progress.task(f"decoding {dataset.name}", len(dataset)) as advance:
+            return decode(dataset, side, advance).to(self.device)
+
+    def _val(self) -> Dataset:
+        try:
+            return open_dataset(self.config.data, "val")
+        except DataError:
+            return self.dataset  # a dataset without a val set is looked at as it is
+
+    def _draw(self, sampler: InfiniteSampler, position: int, count: int) -> Tensor:
+        start = position + self.processes.rank * count
+        return sampler.batch(start, count).to(self.device)
+
+    def _seed(self) -> None:
+        seed = (self.config.seed * 1_000_003 + self.images_seen) * 1024 + self.processes.rank
+        torch.manual_seed(seed % 2**63)
+
+    def _place(self, faces: Tensor) -> Tensor:
+        return faces.to(self.device, memory_format=torch.channels_last)
+
+    def _autocast(self, enabled: bool = True) -> AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def _classifying(model: FaceAgeModel) -> list[nn.Module]:
+    """The parts that the warm-up trains."""
+    if not model.config.decomposition:
+        return [model.encoder]
+    return [model.encoder, model.decomposition, model.classifier]
+
+
+def _norms(*parts: nn.Module) -> list[nn.Module]:
+    kinds = nn.BatchNorm2d | nn.SyncBatchNorm
+    return [m for part in parts for m in part.modules() if isinstance(m, kinds)]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
