@@ -1,0 +1,57 @@
+"""The age of a face in a photo, and the same face at another age.
+
+    import faceage
+    ager = faceage.load()
+    ager.predict("me.jpg")              # [Prediction(age=34.1, group="30-39", ...)]
+    ager.age("me.jpg", to=[5, 70])      # [Aged(age=5.0, photo=<PIL.Image>, ...), ...]
+
+Importing the package is instant: what needs torch is imported when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+from faceage.errors import (
+    AgeError,
+    ConfigError,
+    DataError,
+    FaceAgeError,
+    NoFaceError,
+    OutputError,
+    PhotoError,
+    WeightsError,
+)
+
+if TYPE_CHECKING:
+    from faceage.ager import Aged, FaceAger, Prediction, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AgeError",
+    "Aged",
+    "ConfigError",
+    "DataError",
+    "FaceAgeError",
+    "FaceAger",
+    "NoFaceError",
+    "OutputError",
+    "PhotoError",
+    "Prediction",
+    "WeightsError",
+    "__version__",
+    "load",
+]
+
+_FROM_AGER = ("Aged", "FaceAger", "Prediction", "load")
+
+
+def __getattr__(name: str) -> object:
+    if name in _FROM_AGER:
+        from faceage import ager
+
+        return getattr(ager, name)
+    raise AttributeError(f"module 'faceage' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM_AGER})

@@ -1,0 +1,88 @@
+"""Commands on model files: weights list, info, fetch, verify."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from faceage import weights as weight_files
+from faceage.batch import say
+from faceage.cli.common import command
+from faceage.errors import WeightsError
+
+weights_app = typer.Typer(help="What model files are here, and where they come from.")
+
+
+@weights_app.command("list")
+@command
+def weights_list(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """Show the model files known by name, and which of them are here."""
+    files = weight_files.status()
+    if as_json:
+        rows = [{**asdict(f), "path": str(f.path) if f.path else None} for f in files]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for f in files:
+        typer.echo(f"{f.name}  {f.path or 'not here'}")
+        for text in filter(None, (f.what, f.licence and f"licence: {f.licence}")):
+            typer.echo(f"    {text}")
+
+
+@weights_app.command("info")
+@command
+def weights_info(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or a file.")
+    ] = weight_files.DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what a model file says about itself: architecture, data, figures, licence."""
+    path = weight_files.find(name)
+    info: dict[str, Any] = {"file": str(path), "size": path.stat().st_size}
+    info |= {"sha256": weight_files.file_sha256(path)} | weight_files.read_metadata(path)
+    if as_json:
+        typer.echo(json.dumps(info, indent=2))
+        return
+    for key, value in info.items():
+        typer.echo(f"{key}: {value}")
+
+
+@weights_app.command("fetch")
+@command
+def weights_fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list.")],
+    force: Annotated[bool, typer.Option("--force", help="Download it even if it is here.")] = False,
+) -> None:
+    """Download a model file into the cache; it is kept only if its sha256 is right."""
+    shown = -1
+
+    def progress(received: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * received // total if total else 0
+        if percent // 10 > shown:
+            shown = percent // 10
+            say(f"{name}: {received / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+    typer.echo(str(weight_files.fetch(name, force=force, progress=progress)))
+
+
+@weights_app.command("verify")
+@command
+def weights_verify(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME|FILE", help="One file; else all that are here.")
+    ] = None,
+) -> int:
+    """Compare model files with the sha256 they should have."""
+    checks = weight_files.verify(name)
+    if not checks:
+        raise WeightsError("There are no model files here.", "Reinstall the package.")
+    for check in checks:
+        if check.problem:
+            say(f"error: {check.path}: {check.problem}.")
+        else:
+            typer.echo(f"{check.path}: OK")
+    return 1 if any(check.problem for check in checks) else 0

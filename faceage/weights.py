@@ -1,0 +1,313 @@
+"""Where model files are, and where they come from. Standard library only.
+
+A file is looked for in this order: the path given, the folder `weights/` that travels with the
+package (in a checkout it lies beside the package), the user's cache. Nothing is downloaded unless
+`fetch` is called, and what is downloaded is used only when its sha256 is the one written here.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from faceage.errors import WeightsError
+
+DEFAULT = "compact-128"
+CHECKSUMS = "SHA256SUMS"
+MAX_HEADER = 100_000_000  # bytes; safetensors' own limit for the header of a file
+
+_CHUNK = 1 << 20  # bytes
+_TIMEOUT = 60  # seconds without an answer
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A model file this package knows by name.
+
+    Attributes:
+        file: its name, in `weights/` or in the cache.
+        what: one line for `faceage weights list`.
+        url: where it is fetched from; "" for a file that travels with the package.
+        sha256: what a fetched file must hash to; "" where `SHA256SUMS` in `weights/` says it.
+        size: bytes of a fetched file, 0 where unknown; for the progress display only.
+    """
+
+    file: str
+    what: str
+    licence: str
+    url: str = ""
+    sha256: str = ""
+    size: int = 0
+
+
+REGISTRY: dict[str, WeightsFile] = {
+    DEFAULT: WeightsFile(
+        file="compact-128.safetensors",
+        what="age prediction and ageing, 128 px, for CPUs; the default",
+        licence="non-commercial research (see the model card)",
+    ),
+    "retinaface": WeightsFile(
+        file="detection_mobilenet0.25_Final.pth",
+        what="RetinaFace (MobileNet 0.25) face detector, for --detector retinaface",
+        licence="MIT",
+        url="https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
+        "detection_mobilenet0.25_Final.pth",
+        sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
+        size=1_789_735,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of one model file. `path` is None where it is not on this machine."""
+
+    name: str
+    path: Path | None
+    what: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of verifying one file: `problem` is "" where it is as it should be."""
+
+    path: Path
+    sha256: str
+    problem: str
+
+
+def packaged_dir() -> Path:
+    """The folder of the model files that travel with the package; it need not exist."""
+    inside = Path(__file__).parent / "weights"  # in a wheel
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "weights"  # in a checkout
+
+
+def cache_dir() -> Path:
+    """The user's cache: `$FACEAGE_CACHE`, else the platform's place; it need not exist."""
+    if own := os.environ.get("FACEAGE_CACHE"):
+        return Path(own).expanduser()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+        return (Path(base) if base else Path.home() / "AppData" / "Local") / "faceage"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "faceage"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "faceage"
+
+
+def find(name: str | Path | None = None) -> Path:
+    """The model file of a name ("retinaface") or path; None is the default model.
+
+    Raises:
+        WeightsError: there is no such name or file, or the file is not on this machine.
+    """
+    text = DEFAULT if name is None else str(name)
+    if text in REGISTRY:
+        entry = REGISTRY[text]
+        if path := _locate(entry.file):
+            return path
+        if entry.url:
+            raise WeightsError(
+                f"The weights {text!r} are not on this machine.",
+                f"Get them with: faceage weights fetch {text}",
+            )
+        raise WeightsError(
+            f"The weights {text!r} are missing from {packaged_dir()}.",
+            "Reinstall the package, or give a file with --weights.",
+        )
+    if path := _locate(f"{text}.safetensors"):  # further models put into weights/ or the cache
+        return path
+    path = Path(text).expanduser()
+    if path.is_dir():
+        raise WeightsError(f"{text} is a folder, not a weights file.", "Name the file in it.")
+    if not path.exists():
+        known = ", ".join(REGISTRY)
+        raise WeightsError(f"No weights file {text}.", f"Give a path, or one of: {known}.")
+    return path
+
+
+def status() -> list[Status]:
+    """All known model files, first the registry's, then further ones lying in the same folders."""
+    known = [
+        Status(name, _locate(entry.file), entry.what, entry.licence)
+        for name, entry in REGISTRY.items()
+    ]
+    files = {entry.file for entry in REGISTRY.values()}
+    for folder in (packaged_dir(), cache_dir()):
+        for path in sorted(folder.glob("*.safetensors")):
+            if path.name not in files:
+                files.add(path.name)
+                known.append(Status(path.stem, path, "", ""))
+    return known
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, as 64 hex digits.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise WeightsError(f"Cannot read {path}: {error.strerror}.") from error
+    return digest.hexdigest()
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a .safetensors file, from its header alone; other files have none.
+
+    Raises:
+        WeightsError: it cannot be read, is truncated, or is no safetensors file.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+                raise ValueError("no header")
+            header = json.loads(file.read(length))
+        end = max(
+            (v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0
+        )
+        if size != 8 + length + end:
+            raise ValueError("truncated")
+        return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
+    except OSError as error:
+        raise WeightsError(f"Cannot read {path}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise WeightsError(
+            f"{path} is damaged or not a safetensors file ({size:,} bytes).",
+            "Get it again, or check it with: faceage weights verify",
+        ) from error
+
+
+def fetch(
+    name: str, *, force: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Download a model file into the user's cache; an intact one already there is kept.
+
+    The download goes to a temporary file, and takes its name only after its sha256 was found right.
+
+    Args:
+        force: download even if the file is there.
+        progress: called with the bytes received so far and in all (0 where unknown).
+
+    Raises:
+        WeightsError: unknown name, nothing to fetch, no connection, or a wrong sha256.
+    """
+    entry = REGISTRY.get(name)
+    if entry is None:
+        fetchable = ", ".join(n for n, e in REGISTRY.items() if e.url)
+        raise WeightsError(f"Unknown weights {name!r}.", f"These can be fetched: {fetchable}.")
+    if not entry.url:
+        return find(name)  # travels with the package
+    target = cache_dir() / entry.file
+    if not force and target.exists() and file_sha256(target) == entry.sha256:
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{entry.file}.")
+    except OSError as error:
+        raise WeightsError(
+            f"Cannot write into {target.parent}: {error.strerror}.",
+            "Set FACEAGE_CACHE to a folder that can be written.",
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            digest = _download(entry, file.write, progress)
+        if digest != entry.sha256:
+            raise WeightsError(
+                f"Threw away {entry.url}: sha256 {digest[:12]}..., not {entry.sha256[:12]}...",
+                "Try again; if it stays so, the file was changed and is not to be trusted.",
+            )
+        Path(partial).replace(target)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+    return target
+
+
+def _download(
+    entry: WeightsFile,
+    write: Callable[[bytes], object],
+    progress: Callable[[int, int], None] | None,
+) -> str:
+    digest, received = hashlib.sha256(), 0
+    try:
+        with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as answer:
+            total = int(answer.headers.get("Content-Length") or entry.size)
+            while chunk := answer.read(_CHUNK):
+                write(chunk)
+                digest.update(chunk)
+                received += len(chunk)
+                if progress:
+                    progress(received, total)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"Cannot download {entry.url}: {reason}.",
+            f"Download it by other means and save it as {cache_dir() / entry.file}",
+        ) from error
+    return digest.hexdigest()
+
+
+def verify(name: str | Path | None = None) -> list[Check]:
+    """Compare model files with the sha256 they should have: all that are here, or one.
+
+    Files of the package are held against `SHA256SUMS` beside them, fetched ones against the
+    registry.
+
+    Raises:
+        WeightsError: `name` is given and cannot be found, or `SHA256SUMS` cannot be read.
+    """
+    expected = dict(_expected())
+    if name is None:
+        paths = list(dict.fromkeys([*expected, *(s.path for s in status() if s.path)]))
+    else:
+        paths = [find(name).absolute()]
+    return [_check(path, expected.get(path)) for path in paths]
+
+
+def _check(path: Path, expected: str | None) -> Check:
+    if not path.exists():
+        return Check(path, "", "missing")
+    digest = file_sha256(path)
+    if expected is None:
+        return Check(path, digest, f"not listed in {CHECKSUMS}")
+    return Check(path, digest, "" if digest == expected else f"changed: should be {expected}")
+
+
+def _expected() -> Iterator[tuple[Path, str]]:
+    sums = packaged_dir() / CHECKSUMS
+    if sums.exists():
+        for line in sums.read_text(encoding="utf-8").splitlines():
+            if not line.strip():
+                continue
+            digest, _, file = line.partition(" ")  # sha256sum's format: digest, two spaces, name
+            if len(digest) != 64 or not file.strip(" *"):
+                raise WeightsError(f"{sums} has a line that cannot be read: {line!r}.")
+            yield (packaged_dir() / file.strip(" *")).absolute(), digest.lower()
+    for entry in REGISTRY.values():
+        path = _locate(entry.file)
+        if entry.sha256 and path:
+            yield path.absolute(), entry.sha256
+
+
+def _locate(file: str) -> Path | None:
+    for folder in (packaged_dir(), cache_dir()):
+        path = folder / file
+        if path.is_file():
+            return path.absolute()
+    return None

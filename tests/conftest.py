@@ -1,0 +1,120 @@
+"""What the tests share: a real face, a tiny model of random weights, the command line."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from faceage.checkpoints import save_weights
+from faceage.model import FaceAgeModel, ModelConfig
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+TINY = ModelConfig(
+    size=32,
+    classifier_size=32,
+    width=16,
+    encoder_blocks=1,
+    classifier_blocks=1,
+    decoder_blocks=1,
+    discriminator_width=16,
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees, or fills, the user's cache."""
+    monkeypatch.setenv("FACEAGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Path:
+    """A portrait (512x512) with one face in its upper half."""
+    return EXAMPLES / "astronaut.jpg"
+
+
+@pytest.fixture(scope="session")
+def portrait(astronaut: Path) -> np.ndarray:
+    """The portrait's pixels, uint8 (H,W,3)."""
+    return np.asarray(Image.open(astronaut).convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def couple(tmp_path_factory: pytest.TempPathFactory, portrait: np.ndarray) -> Path:
+    """A PNG with two faces: a large one on the right, a smaller one on the left."""
+    height, width = portrait.shape[:2]
+    large = Image.fromarray(portrait)
+    small = large.resize((width * 2 // 3, height * 2 // 3), Image.Resampling.LANCZOS)
+    both = Image.new("RGB", (small.width + width, height), (128, 128, 128))
+    both.paste(small, (0, 0))
+    both.paste(large, (small.width, 0))
+    path = tmp_path_factory.mktemp("couple") / "couple.png"
+    both.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> FaceAgeModel:
+    """A model of random weights, in eval mode, whose changes are plain to see."""
+    torch.manual_seed(0)
+    model = FaceAgeModel(TINY)
+    for head in (model.decoder.flow, model.decoder.residual):  # they start at zero: no change
+        torch.nn.init.normal_(head.weight, std=0.05)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory, tiny_model: FaceAgeModel) -> Path:
+    """The tiny model's file."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, tiny_model, {"licence": "none: random numbers", "images_seen": "0"})
+    return path
+
+
+@dataclass
+class Answer:
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def errors(self) -> list[str]:
+        return self.err.splitlines()
+
+
+@pytest.fixture
+def run() -> Callable[..., Answer]:
+    """`run("age", photo, "--to", 5)` runs the command line in this process."""
+    from faceage.cli import app
+
+    def call(*args: object) -> Answer:
+        result = CliRunner().invoke(app, [str(arg) for arg in args])
+        text = result.stdout + result.stderr
+        assert "Traceback" not in text, text
+        assert result.exception is None or isinstance(result.exception, SystemExit), text
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    return call
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, str]]:
+    """`snapshot(folder)`: every file below it and the hash of its content."""
+
+    def look(folder: Path) -> dict[str, str]:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+    return look

