@@ -1,0 +1,67 @@
+"""A small age judge, written byte by byte: the `onnx` package is not needed to test with one."""
+
+from pathlib import Path
+
+import numpy as np
+
+RED_PER_YEAR = 4.0  # levels: the judge says a quarter of the window's mean red
+SPREAD = 2.0  # years: standard deviation of its answer
+
+_FLOAT = 1
+
+
+def write_judge(path: Path, side: int = 64, years: int = 81) -> Path:
+    """Write a judge of the shape of age-v1: mean of each colour -> linear -> softmax over years."""
+    k = np.arange(years)
+    # Scaled red is (level - 122.782) / 256; the logits make a bell round a quarter of the level.
+    weights = np.zeros((3, years))
+    weights[0] = k * (256 / RED_PER_YEAR) / SPREAD**2
+    bias = (k * (122.782 / RED_PER_YEAR) - k**2 / 2) / SPREAD**2
+    nodes = [
+        _node("GlobalAveragePool", ["images"], "pooled"),
+        _node("Flatten", ["pooled"], "colours"),
+        _node("Gemm", ["colours", "weights", "bias"], "logits"),
+        _node("Softmax", ["logits"], "probabilities"),
+    ]
+    graph = b"".join(_bytes(1, node) for node in nodes) + _bytes(2, b"judge")
+    graph += _bytes(5, _tensor("weights", weights)) + _bytes(5, _tensor("bias", bias))
+    graph += _bytes(11, _value("images", ["N", 3, side, side]))
+    graph += _bytes(12, _value("probabilities", ["N", years]))
+    model = _number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 13))  # opset 13
+    path.write_bytes(model)
+    return path
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _node(kind: str, inputs: list[str], output: str) -> bytes:
+    names = b"".join(_bytes(1, name.encode()) for name in inputs)
+    return names + _bytes(2, output.encode()) + _bytes(4, kind.encode())
+
+
+def _tensor(name: str, values: np.ndarray) -> bytes:
+    shape = b"".join(_number(1, length) for length in values.shape)
+    data = values.astype("<f4").tobytes()
+    return shape + _number(2, _FLOAT) + _bytes(8, name.encode()) + _bytes(9, data)
+
+
+def _value(name: str, shape: list[str | int]) -> bytes:
+    dims = b"".join(
+        _bytes(1, _bytes(2, d.encode()) if isinstance(d, str) else _number(1, d)) for d in shape
+    )
+    kind = _number(1, _FLOAT) + _bytes(2, dims)
+    return _bytes(1, name.encode()) + _bytes(2, _bytes(1, kind))

@@ -1,0 +1,141 @@
+"""What the age judge is shown, how its answer is read, and that it never trains."""
+
+import ast
+import hashlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_files import SPREAD, write_judge
+
+import faceage
+from faceage.errors import ConfigError, WeightsError
+from faceage.judges import OnnxAgeJudge
+
+PACKAGE = Path(faceage.__file__).parent
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> OnnxAgeJudge:
+    """Its judged age is a quarter of the mean red of what it is shown."""
+    pytest.importorskip("onnxruntime")
+    return OnnxAgeJudge(write_judge(tmp_path / "age-v1.onnx"))
+
+
+def crop(side: int = 256, red: float | np.ndarray = 160) -> np.ndarray:
+    """A crop (side,side,3) of one red (a number, or a picture of it); green and blue differ."""
+    pixels = np.empty((side, side, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1], pixels[..., 2] = red, 30, 220
+    return pixels
+
+
+def test_colours_are_scaled_and_in_order(judge: OnnxAgeJudge) -> None:
+    ages = judge.ages(np.stack([crop(red=160), crop(red=80)]))
+    np.testing.assert_allclose(ages, [40, 20], atol=1e-3)
+
+
+def test_window(judge: OnnxAgeJudge) -> None:
+    """x 45.3-213.1, y 69.6-237.3: means of ramps, a pixel's centre lying half a pixel in."""
+    ramp = np.arange(256)
+    across, down = crop(red=ramp[None]), crop(red=ramp[:, None])
+    expected = [(45.3 + 213.1 - 1) / 8, (69.6 + 237.3 - 1) / 8]  # half the sum, a quarter of it
+    np.testing.assert_allclose(judge.ages(np.stack([across, down])), expected, atol=0.06)
+
+
+def test_nothing_outside_the_window_counts(judge: OnnxAgeJudge) -> None:
+    framed = np.zeros((256, 256, 3), np.uint8)
+    framed[69:238, 45:214] = crop(red=120)[:1, :1]
+    assert judge.ages(framed[None]) == pytest.approx(30, abs=1e-3)
+
+
+@pytest.mark.parametrize("side", [64, 128, 256, 1024])
+def test_crops_of_any_size(judge: OnnxAgeJudge, side: int) -> None:
+    ramp = np.linspace(0, 255, side)[:, None]
+    expected = judge.ages(crop(256, np.linspace(0, 255, 256)[:, None])[None])
+    assert judge.ages(crop(side, ramp)[None]) == pytest.approx(expected, abs=0.15)
+
+
+def test_the_age_is_the_mean_and_the_first_answer_is_a_quarter_year(judge: OnnxAgeJudge) -> None:
+    years = np.arange(81)
+    bell = np.exp(-(years**2) / 2 / SPREAD**2)  # round 0, where red is 0
+    years = np.where(years == 0, 0.25, years)
+    assert judge.ages(crop(red=0)[None]) == pytest.approx((bell @ years) / bell.sum(), abs=1e-3)
+
+
+def test_batches_and_none(judge: OnnxAgeJudge) -> None:
+    reds = np.arange(60, 200)
+    ages = judge.ages(np.stack([crop(32, red) for red in reds]))
+    np.testing.assert_allclose(ages, reds / 4, atol=1e-3)
+    assert judge.ages(np.empty((0, 32, 32, 3), np.uint8)).shape == (0,)
+
+
+def test_it_names_itself(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = write_judge(tmp_path / "some judge.onnx")
+    judge = OnnxAgeJudge(path)
+    assert judge.name == "some judge"
+    assert judge.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    good = write_judge(tmp_path / "good.onnx").read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(good[: len(good) // 2])
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    write_judge(tmp_path / "other.onnx", years=10)
+    for name, problem in {
+        "missing.onnx": "No age judge",
+        "cut.onnx": "not a readable ONNX file",
+        "empty.onnx": "not a readable ONNX file|another network",
+        "other.onnx": "another network",
+    }.items():
+        with pytest.raises(WeightsError, match=problem) as caught:
+            OnnxAgeJudge(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match=r"pip install 'faceage\[evaluate\]'"):
+        OnnxAgeJudge(write_judge(tmp_path / "age-v1.onnx"))
+
+
+def _imported(module: str) -> set[str]:
+    """Modules of the package that a module imports anywhere, and what those import."""
+    seen, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+        path = path if path.is_file() else path.with_suffix("") / "__init__.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for found in (n.removeprefix("faceage.") for n in names if n.startswith("faceage.")):
+                file = PACKAGE.joinpath(*found.split("."))
+                if file.with_suffix(".py").is_file() or file.is_dir():
+                    waiting.append(found)
+    return seen
+
+
+@pytest.mark.parametrize("module", ["train", "losses", "recipes", "model"])
+def test_a_judge_never_trains(module: str) -> None:
+    assert not _imported(module) & {"judges", "measure", "evaluate"}
+
+
+def test_the_test_above_can_fail() -> None:
+    assert {"judges", "measure", "metrics"} <= _imported("evaluate")
+
+
+def test_only_judges_run_judges() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "import onnxruntime" not in text or path.name == "judges.py", path
