@@ -24,6 +24,9 @@ from faceage.faces import MIN_SCORE, Detector, make_detector, no_face_error
 from faceage.model import Change, Decomposed, FaceAgeModel, apply_change
 from faceage.photos import Photo, as_photo
 
+# How close the classifier looks, and looks again. Measured on val: four views and their mirror images
+# instead of one gain 0.5 % in accuracy and 0.1 years of error.
+VIEW_ZOOMS = (0.92, 1.0, 1.07, 1.14)
 CHUNK = 16  # faces decoded at once; bounds the memory, not the number of ages
 GREY = (
     1.5  # mean difference of the colour channels, in levels, below which a crop is black and white
@@ -281,15 +284,18 @@ def prediction_row(file: str, prediction: Prediction) -> dict[str, Any]:
 
 @torch.inference_mode()
 def year_distributions(model: FaceAgeModel, faces: torch.Tensor) -> np.ndarray:
-    """Distributions over whole years, (N,101); the mean over each face and its mirror image.
+    """Distributions over whole years, (N,101): the mean over a few views of each face.
+
+    The views are the face and its mirror image, each a little closer and a little farther.
 
     Args:
         faces: N,3,R,R in [-1, 1] with R = `config.classifier_crop`, on the model's device.
     """
     rows = []
     for part in faces.split(CHUNK):
-        both = model.age_logits(torch.cat([part, part.flip(3)])).float().softmax(1)
-        rows.append(both.unflatten(0, (2, -1)).mean(0).cpu())
+        both = torch.cat([part, part.flip(3)])
+        views = torch.cat([model.age_logits(both, zoom) for zoom in VIEW_ZOOMS])
+        rows.append(views.float().softmax(1).unflatten(0, (-1, len(part))).mean(0).cpu())
     return torch.cat(rows).double().numpy()
 
 

@@ -43,25 +43,25 @@ def inner_faces(images: Tensor, valid: Tensor, size: int) -> Tensor:  # N,3,size
         size: side of the result, px.
     """
     count, device = len(images), images.device
-    transform = _similarity(count, device, angle=15, zoom=0.15, shift=0.06)
-    window = torch.tensor(
-        [
-            [INNER_SIDE, 0, 2 * INNER_LEFT + INNER_SIDE - 1],
-            [0, INNER_SIDE, 2 * INNER_TOP + INNER_SIDE - 1],
-            [0, 0, 1],
-        ],
-        device=device,
-    )
-    # The picture moves about the centre of the inner face, then the window is cut out.
-    bottom = torch.tensor([0.0, 0, 1], device=device).expand(count, 1, 3)
-    transform = (window @ torch.cat([transform, bottom], 1))[:, :2]
-    grid = F.affine_grid(transform, [count, 1, size, size], align_corners=False)
+    grid = _inner_grid(count, size, device, angle=15, zoom=0.15, shift=0.06)
     other = valid[torch.randperm(count, device=device)]
     both = torch.cat([torch.maximum(valid, other)[:, :2], torch.minimum(valid, other)[:, 2:]], 1)
     box = torch.where(_chance(count, 0.5, device), both, valid) * 2 - 1
     low, high = box[:, None, None, :2], box[:, None, None, 2:]
     faces = _resample(images, torch.minimum(torch.maximum(grid, low), high))
-    return _erase(_degrade(_recolour(faces, strength=0.4)))
+    return _erase(_degrade(_recolour(faces, strength=0.4), share=0.3, noise=0.06))
+
+
+def robust_views(faces: Tensor, size: int) -> Tensor:  # N,3,S,S -> N,3,size,size, in [-1, 1]
+    """Inner faces for the classifier that reads aged faces; differentiable.
+
+    Without it the generator learns what fools the classifier: faint patterns that no eye sees and
+    no other classifier believes. They do not survive being moved, recoloured, blurred and drowned
+    in noise; wrinkles and round cheeks do.
+    """
+    grid = _inner_grid(len(faces), size, faces.device, angle=10, zoom=0.12, shift=0.05)
+    inner = F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
+    return _degrade(_recolour(inner, strength=0.4), share=0.7, noise=0.2)
 
 
 def diff_augment(faces: Tensor) -> Tensor:
@@ -99,6 +99,23 @@ def _similarity(
     return rows.view(count, 2, 3)
 
 
+def _inner_grid(
+    count: int, size: int, device: torch.device, angle: float, zoom: float, shift: float
+) -> Tensor:  # N,size,size,2
+    """Where the pixels of the inner face lie in the crop, moved about its centre by chance."""
+    window = torch.tensor(
+        [
+            [INNER_SIDE, 0, 2 * INNER_LEFT + INNER_SIDE - 1],
+            [0, INNER_SIDE, 2 * INNER_TOP + INNER_SIDE - 1],
+            [0, 0, 1],
+        ],
+        device=device,
+    )
+    bottom = torch.tensor([0.0, 0, 1], device=device).expand(count, 1, 3)
+    transform = torch.cat([_similarity(count, device, angle, zoom, shift), bottom], 1)
+    return F.affine_grid((window @ transform)[:, :2], [count, 1, size, size], align_corners=False)
+
+
 def _resample(images: Tensor, grid: Tensor) -> Tensor:  # N,R,R,3 uint8 -> N,3,S,S in [-1, 1]
     faces = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     return F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
@@ -119,16 +136,16 @@ def _recolour(faces: Tensor, strength: float) -> Tensor:
     return centre + (faces - centre) * (1 + _uniform(count, strength, device, 4))  # contrast
 
 
-def _degrade(faces: Tensor) -> Tensor:
-    """Blur, noise and greyscale: how sharp a picture is must not tell the age."""
+def _degrade(faces: Tensor, share: float, noise: float) -> Tensor:
+    """Blur and noise for a share of the faces, grey for some: sharpness must not tell the age."""
     count, device = len(faces), faces.device
     side = faces.shape[-1]
     small = round(side * (0.35 + 0.5 * torch.rand(()).item()))
     blurred = F.interpolate(faces, small, mode="bilinear", antialias=True)
     blurred = F.interpolate(blurred, side, mode="bilinear")
-    faces = torch.where(_chance(count, 0.3, device, 4), blurred, faces)
-    noise = torch.randn_like(faces) * 0.06 * torch.rand(count, 1, 1, 1, device=device)
-    faces = torch.where(_chance(count, 0.3, device, 4), faces + noise, faces)
+    faces = torch.where(_chance(count, share, device, 4), blurred, faces)
+    grain = torch.randn_like(faces) * noise * torch.rand(count, 1, 1, 1, device=device)
+    faces = torch.where(_chance(count, share, device, 4), faces + grain, faces)
     grey = faces.mean(1, keepdim=True).expand_as(faces)
     return torch.where(_chance(count, 0.1, device, 4), grey, faces).clamp(-1, 1)
 

@@ -5,11 +5,12 @@ images seen, licence, measured figures) stand in the file's metadata. Half preci
 and kernels, full precision for the small rest.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,15 @@ def load_weights(
     metadata = read_metadata(path)
     try:
         config = ModelConfig(**json.loads(metadata["config"]))
-    except (KeyError, ValueError, TypeError) as error:
+        for option in fields(ModelConfig):
+            if type(value := getattr(config, option.name)) is not option.type:
+                raise TypeError(f"{option.name} is {value!r}")
+        model = FaceAgeModel(config)
+    except (KeyError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise WeightsError(
             f"{path} describes an architecture this version does not know ({error}).",
             "Update faceage, or use weights made for this version.",
         ) from None
-    model = FaceAgeModel(config)
     expected = {k: v for k, v in model.state_dict().items() if not k.endswith("batches_tracked")}
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
@@ -123,7 +127,7 @@ def load_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
             f"{path} is not a readable training state ({reason[:120]}).",
             "Remove it to start over, or give another --out.",
         ) from None
-    if not isinstance(state, dict) or "images_seen" not in state:
+    if not isinstance(state, dict) or not {"images_seen", "config"} <= state.keys():
         raise WeightsError(f"{path} is not a training state.", "Give another --out.")
     return state
 
@@ -192,10 +196,10 @@ def _replace(path: Path, write: Any) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write {path}: {error.strerror}.", "Choose another place."
-        ) from None
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' own kinds
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(f"Cannot write {path}: {reason}.", "Choose another place.") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone already, or its folder never was
+            temporary.unlink()
     return path

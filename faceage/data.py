@@ -3,7 +3,7 @@
 Three layouts, recognised by what lies in the folder:
 
 - `FolderWithCsv`: a csv with the columns `file` and `age` or `age_group`; optional `set`
-  (train|val), `weight`, `valid` ("x0 y0 x1 y1" px: what is picture and not padding), `sharp`,
+  (train|val), `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: what is picture), `sharp`,
   `gender`, `zip`. Pictures lie in the folder or in zips beside the csv.
 - `FfhqAging`: the csv of FFHQ-Aging and its pictures as `00000/00000.png` or `00000.png`.
 - `UtkFace`: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
@@ -12,14 +12,18 @@ Three layouts, recognised by what lies in the folder:
 import csv
 import hashlib
 import io
+import math
 import os
 import re
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -31,7 +35,21 @@ from faceage.errors import AgeError, DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SETS = ("train", "val")
+MOST_YEARS = 130  # UTKFace has labels up to 116
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 VAL_SHARE = 0.05  # of the pictures, by a hash of the file name, where a dataset names no split
+
+# What Pillow and zipfile raise for damaged, encrypted or oversized files.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 _UTK_NAME = re.compile(r"(\d{1,3})_([01])_.*", re.ASCII)
 
@@ -55,7 +73,7 @@ class Sample:
     group: int
     age: float | None = None
     weight: float = 1.0
-    valid: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    valid: tuple[float, float, float, float] = WHOLE
     sharp: float | None = None
     gender: str = ""
     zip: str = ""
@@ -94,7 +112,7 @@ class Dataset:
                 f"{sample.file} is named in the csv but missing from {where}.",
                 "Remove the row or restore the picture.",
             ) from None
-        except (OSError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+        except _UNREADABLE as error:
             raise DataError(
                 f"Cannot read {sample.file} in {self.root}: {error}.", "Restore the picture."
             ) from None
@@ -186,6 +204,7 @@ def decode(dataset: Dataset, size: int, on_progress: Callable[[int], None] | Non
     middles = [sum(group_range(g)) / 2 for g in range(GROUPS)]
     known = [s.sharp for s in samples if s.sharp is not None]
     typical = float(np.median(known)) if known else 1.0
+    typical = typical if typical > 0 else 1.0
     return Faces(
         images=torch.from_numpy(images),
         ages=torch.tensor([middles[s.group] if s.age is None else s.age for s in samples]),
@@ -219,10 +238,15 @@ class InfiniteSampler:
     Args:
         weights: (N,) relative frequencies.
         seed: of the order.
+
+    Raises:
+        DataError: no weight is above 0.
     """
 
     def __init__(self, weights: Tensor, seed: int) -> None:
         self._edges = weights.double().cpu().cumsum(0)
+        if not self._edges[-1] > 0:
+            raise DataError("All pictures have weight 0: nothing to draw.", "Correct the weights.")
         self._seed = seed
         self._round = -1
         self._order = torch.empty(0, dtype=torch.long)
@@ -261,13 +285,22 @@ def _find_root(data: str) -> Path:
 
 
 def _header(table: Path) -> set[str]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
+    with _reading(table) as file:
         return set(next(csv.reader(file), []))
 
 
 def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
+    with _reading(table) as file:
         yield from enumerate(csv.DictReader(file), 2)
+
+
+@contextmanager
+def _reading(table: Path) -> Iterator[TextIO]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            yield file
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"Cannot read {table}: {error}.", "Save it as csv in UTF-8.") from None
 
 
 def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
@@ -278,20 +311,21 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
         )
     samples = []
     for line, row in _rows(table):
+        if not row["file"]:
+            raise DataError(f"{table}, line {line}: no file is named.", "Correct the row.")
         if (row.get("set") or _hashed_set(row["file"])) != split:
             continue
         try:
-            age = float(row["age"]) if row.get("age") else None
-            group = group_of(age) if age is not None else parse_group(row["age_group"])
-            valid = tuple(float(v) / 256 for v in row["valid"].split()) if row.get("valid") else ()
+            age = _number(row["age"], "age", MOST_YEARS) if row.get("age") else None
+            group = group_of(age) if age is not None else parse_group(row.get("age_group") or "")
             samples.append(
                 Sample(
                     file=row["file"],
                     group=group,
                     age=age,
-                    weight=float(row.get("weight") or 1),
-                    valid=valid if len(valid) == 4 else (0.0, 0.0, 1.0, 1.0),
-                    sharp=float(row["sharp"]) if row.get("sharp") else None,
+                    weight=_number(row.get("weight") or "1", "weight"),
+                    valid=_valid_box(row["valid"]) if row.get("valid") else WHOLE,
+                    sharp=_number(row["sharp"], "sharp") if row.get("sharp") else None,
                     gender=row.get("gender") or "",
                     zip=row.get("zip") or "",
                 )
@@ -299,6 +333,20 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
         except (ValueError, TypeError, AgeError) as error:
             raise DataError(f"{table}, line {line}: {error}", "Correct the row.") from None
     return samples
+
+
+def _number(text: str, name: str, most: float = math.inf) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and 0 <= value <= most):
+        raise ValueError(f"{name} {text} is out of range.")
+    return value
+
+
+def _valid_box(text: str) -> tuple[float, float, float, float]:
+    box = [float(value) / 256 for value in text.split()]
+    if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+        raise ValueError(f"valid {text!r} is not x0 y0 x1 y1 inside 256 px.")
+    return box[0], box[1], box[2], box[3]
 
 
 def _ffhq_aging(root: Path, table: Path, split: str) -> list[Sample]:

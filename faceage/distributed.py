@@ -39,6 +39,14 @@ class Processes:
         ):
             gradient.copy_(part.view_as(gradient))
 
+    def decide(self, choice: bool) -> bool:
+        """The first process's choice, in every process: clocks differ from one to the other."""
+        if self.count == 1:
+            return choice
+        shared = torch.tensor([int(choice)], device=self.device)
+        dist.broadcast(shared, 0)
+        return bool(shared.item())
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.count > 1:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceage.ages import YEARS
+from faceage.errors import WeightsError
 from faceage.model import (
     Decomposed,
     Discriminator,
@@ -35,7 +36,8 @@ class LossWeights:
         perceptual: VGG19 features of the reconstruction (on the cycled face it was found to hurt).
         target_age: extension; cross-entropy of the aged face's age at the target, read by the
             averaged classifier.
-        change: extension; mean absolute residual and displacement: change no more than age asks.
+        change: extension; mean absolute residual, displacement, and its differences from place to
+            place: change no more than age asks.
         r1: gradient penalty of the discriminator on real faces (0.5 * r1 * |gradient|^2).
     """
 
@@ -147,7 +149,9 @@ def generate(
     source = None if model.config.decomposition else step.source_age[index]
     change = model.decode(encoded.select(index), target, source)
     faces = apply_change(step.faces[index], change)
-    size = change.residual.float().abs().mean() + change.flow.float().abs().mean()
+    flow = change.flow.float()
+    bend = flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
+    size = change.residual.float().abs().mean() + flow.abs().mean() + bend
     return encoded, faces[:count], faces[count:], size
 
 
@@ -158,6 +162,7 @@ def generator_loss(
     step: Step,
     weights: LossWeights,
     augment: Callable[[Tensor], Tensor],
+    view: Callable[[Tensor], Tensor],
     share: float = 1.0,
     perceptual: "PerceptualLoss | None" = None,
 ) -> tuple[Tensor, Terms, Tensor]:
@@ -166,6 +171,7 @@ def generator_loss(
     Args:
         averaged: the averaged model; its classifier reads the aged faces.
         augment: DiffAugment or the identity.
+        view: what the averaged classifier is shown of aged faces: inner faces.
         share: of the batch, how much is reconstructed, and how much makes the cycle.
         perceptual: needed where its weight is not 0.
 
@@ -191,7 +197,7 @@ def generator_loss(
         terms["perceptual"] = perceptual(reconstruction, step.faces[:part])
     if weights.target_age:
         exact = torch.ones_like(step.target_group, dtype=torch.bool)
-        logits = averaged.age_logits(aged)
+        logits = averaged.classifier(averaged.encode(view(aged)).age_features)
         terms["target_age"] = age_loss(logits, step.target_age, step.target_group, exact)
     if weights.change:
         terms["change"] = size
@@ -209,9 +215,12 @@ class PerceptualLoss(nn.Module):
 
     Args:
         tensors: the convolutions under torchvision's names, `features.N.weight` and `.bias`.
+
+    Raises:
+        WeightsError: a convolution is missing.
     """
 
-    TAPS = (3, 8, 13, 22)  # the last ReLU before the pooling or, deeper, the first of a stage
+    TAPS = (3, 8, 13, 22)  # relu1_2, relu2_2, relu3_2, relu4_2
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         super().__init__()
@@ -219,6 +228,11 @@ class PerceptualLoss(nn.Module):
         for width, count in ((64, 2), (128, 2), (256, 4), (512, 4)):
             for _ in range(count):
                 index = len(layers)
+                if not {f"features.{index}.weight", f"features.{index}.bias"} <= tensors.keys():
+                    raise WeightsError(
+                        f"These are not VGG19's convolutions: features.{index} is missing.",
+                        "Give torchvision's vgg19, or its convolutions as .safetensors.",
+                    )
                 weight = tensors[f"features.{index}.weight"].float()
                 conv = nn.Conv2d(weight.shape[1], width, 3, 1, 1)
                 conv.weight.data = weight

@@ -275,9 +275,14 @@ class FaceAgeModel(nn.Module):
         modulation = self.age_feature_cnn(encoded.identity, target_age, source_age)
         return self.decoder(encoded.identity, encoded.detail, modulation)
 
-    def age_logits(self, faces: Tensor) -> Tensor:  # N,3,R,R in [-1, 1] -> N,101
-        """Logits over the years 0-100, from FFHQ crops; best at R = `config.classifier_crop`."""
-        inner = inner_face(faces, self.config.classifier_size)
+    def age_logits(self, faces: Tensor, zoom: float = 1.0) -> Tensor:  # N,3,R,R -> N,101
+        """Logits over the years 0-100, from FFHQ crops in [-1, 1].
+
+        Args:
+            faces: crops, best at R = `config.classifier_crop`.
+            zoom: above 1 the classifier looks closer.
+        """
+        inner = inner_face(faces, self.config.classifier_size, zoom)
         return self.classifier(self.encode(inner).age_features)
 
 
@@ -326,10 +331,12 @@ def apply_change(faces: Tensor, change: Change) -> Tensor:  # N,3,R,R -> N,3,R,R
     return (moved + residual).clamp(-1, 1)
 
 
-def inner_face(faces: Tensor, size: int) -> Tensor:  # N,3,R,R -> N,3,size,size
-    """The middle half of FFHQ crops, resized to `size` px where R differs."""
+def inner_face(faces: Tensor, size: int, zoom: float = 1.0) -> Tensor:  # N,3,R,R -> N,3,size,size
+    """The middle half of FFHQ crops (less at a higher zoom), resized to `size` px."""
     side = faces.shape[-1]
-    top, left, inner = (round(side * share) for share in (INNER_TOP, INNER_LEFT, INNER_SIDE))
+    inner = round(side * INNER_SIDE / zoom)
+    top = round(side * (INNER_TOP + INNER_SIDE / 2) - inner / 2)
+    left = round(side * (INNER_LEFT + INNER_SIDE / 2) - inner / 2)
     window = faces[..., top : top + inner, left : left + inner]
     if inner == size:
         return window

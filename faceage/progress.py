@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -46,14 +47,17 @@ class Progress:
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._since: tuple[float, int] | None = None
-        self._board = _tensorboard(out)
+        self._board: Any = None  # made with the first record: a refused run leaves nothing
+        self._images_seen = 0
 
     def __enter__(self) -> "Progress":
         self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         self._bar.stop()
+        if error is None:
+            self._show(time.monotonic())  # the last steps, or all of a run under 20 seconds
         if self._board:
             self._board.close()
 
@@ -72,16 +76,22 @@ class Progress:
             self._counts[name] = self._counts.get(name, 0) + 1
         now = time.monotonic()
         self._since = self._since or (now, images_seen)
+        self._images_seen = images_seen
         self._bar.update(self._task, completed=images_seen)
-        if now - self._since[0] < RECORD_SECONDS:
+        if now - self._since[0] >= RECORD_SECONDS:
+            self._show(now)
+
+    def _show(self, now: float) -> None:
+        if not self._sums or self._since is None:
             return
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        rate = (images_seen - self._since[1]) / (now - self._since[0])
-        figures = {n: float(v) for n, v in means.items()} | {"images_per_second": rate}
-        losses = " ".join(f"{n.removeprefix('G/')} {v:.3f}" for n, v in means.items())
-        self._bar.update(self._task, rate=f"{rate:.0f} images/s", losses=losses)
-        self.record(images_seen, {_log_name(n): v for n, v in figures.items()})
-        self._sums, self._counts, self._since = {}, {}, (now, images_seen)
+        figures = {n: float(total) / self._counts[n] for n, total in self._sums.items()}
+        losses = " ".join(f"{n.removeprefix('G/')} {v:.3f}" for n, v in figures.items())
+        if (seconds := now - self._since[0]) and self._images_seen > self._since[1]:
+            rate = (self._images_seen - self._since[1]) / seconds
+            self._bar.update(self._task, rate=f"{rate:.0f} images/s", losses=losses)
+            figures["images_per_second"] = rate
+        self.record(self._images_seen, {_log_name(n): v for n, v in figures.items()})
+        self._sums, self._counts, self._since = {}, {}, (now, self._images_seen)
 
     def record(self, images_seen: int, figures: Mapping[str, float]) -> None:
         """Append figures to stats.jsonl (and TensorBoard)."""
@@ -94,6 +104,7 @@ class Progress:
         if not self._console.is_terminal:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
             self._console.print(f"{images_seen} images  {shown}", highlight=False, soft_wrap=True)
+        self._board = self._board or _tensorboard(self._out)
         if self._board:
             for name, value in figures.items():
                 self._board.add_scalar(name, value, images_seen)
@@ -103,9 +114,7 @@ def _log_name(name: str) -> str:
     return f"loss/{name}" if name[:2] in ("G/", "D/") else name
 
 
-def _tensorboard(out: Path | None):
-    if out is None:
-        return None
+def _tensorboard(out: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

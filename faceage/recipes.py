@@ -5,17 +5,21 @@ changes one of them.
 """
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from faceage.errors import ConfigError
 from faceage.losses import LossWeights
-from faceage.model import ModelConfig
+from faceage.model import Discriminator, FaceAgeModel, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,7 @@ class TrainConfig:
         lr_encoder: factor on `lr` for what the warm-up has trained.
         weight_decay: on matrices and kernels, in the warm-up.
         ema_images: half-life of the averaged weights.
-        share: how much of each batch is reconstructed, how much makes the cycle, and how much is
-            classified.
+        share: how much of each batch is reconstructed, and how much makes the cycle.
         balance, sharpness: see `data.draw_weights`; sharpness counts after the warm-up.
         diff_augment: DiffAugment in front of the discriminator.
         r1_interval: steps from one R1 penalty to the next.
@@ -79,6 +82,12 @@ class TrainConfig:
         for name in ("images", "batch_size", "warmup_batch", "ema_images", "r1_interval"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}, must be at least 1")
+        for name, value in (*_numbers("", self), *_numbers("losses.", self.losses)):
+            if name != "seed" and not (math.isfinite(value) and value >= 0):
+                problems.append(f"{name} is {value}, must be 0 or more")
+        for name, value in _numbers("model.", self.model):
+            if value < (0 if name == "model.decoder_blocks" else 1):
+                problems.append(f"{name} is {value}, must be at least 1")
         for name in ("batch_size", "warmup_batch"):
             if getattr(self, name) % processes:
                 problems.append(f"{name} {getattr(self, name)} is not divisible by {processes}")
@@ -86,12 +95,14 @@ class TrainConfig:
             problems.append(f"share is {self.share}, must be in (0, 1]")
         if self.model.size < 32 or self.model.size & (self.model.size - 1):
             problems.append(f"model.size is {self.model.size}, must be a power of two from 32 on")
-        if self.model.classifier_size % 16:
-            problems.append(f"model.classifier_size is {self.model.classifier_size}, not n x 16")
+        if self.model.classifier_size % 32:  # five halvings on the way to the years
+            problems.append(f"model.classifier_size is {self.model.classifier_size}, not n x 32")
         if self.model.width % 16:
             problems.append(f"model.width is {self.model.width}, not a multiple of 16")
         if not self.model.decomposition and (self.warmup_images or self.losses.target_age):
             problems.append("without decomposition there is no classifier to warm up or to ask")
+        if self.losses.target_age and not (self.warmup_images or self.weights):
+            problems.append("losses.target_age asks a classifier that no warm-up has trained")
         if self.losses.perceptual and self.perceptual is None:
             problems.append("losses.perceptual needs the file of VGG19's convolutions: perceptual")
         if problems:
@@ -100,23 +111,31 @@ class TrainConfig:
             )
 
 
+def _numbers(prefix: str, options: Any) -> list[tuple[str, float]]:
+    values = ((f.name, getattr(options, f.name)) for f in dataclasses.fields(options))
+    return [(f"{prefix}{n}", v) for n, v in values if type(v) in (int, float)]
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+
 # What differs from the defaults. `paper` is the paper: five losses, no extension.
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     "compact": {
         "model": dataclasses.asdict(ModelConfig.compact()),
         "losses": {
+            "cycle": 2.0,
             "age": 0.5,
             "perceptual": 0.0,
             "target_age": 0.5,
-            "change": 1.0,
+            "change": 0.2,
         },
-        "images": 420_000,
-        "warmup_images": 320_000,
+        "images": 400_000,
+        "warmup_images": 281_600,
         "lr": 5e-4,
         "lr_discriminator": 5e-4,
         "lr_encoder": 0.2,
-        "share": 0.5,
+        "share": 0.25,
         "sharpness": 0.5,
         "diff_augment": True,
     },
@@ -180,22 +199,30 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
     kinds = typing.get_type_hints(cls)
     unknown = values.keys() - kinds.keys()
     if unknown:
-        raise ConfigError(f"Unknown option {prefix}{min(unknown)!r}.", _choices(cls))
+        raise ConfigError(f"Unknown option {prefix + min(unknown)!r}.", _choices(cls))
     return cls(**{k: _convert(kinds[k], v, f"{prefix}{k}") for k, v in values.items()})
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return _build(kind, value, f"{name}.")  # type: ignore[arg-type]
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, dict):
+            return _build(kind, value, f"{name}.")  # type: ignore[arg-type]
+        raise ConfigError(f"{name} is {value!r}.", f"It is a group: write {name}.key=value.")
     if isinstance(kind, types.UnionType):  # Path | None
-        return None if value in (None, "") else Path(value)
-    if kind is Path:
-        return Path(value)
+        if value in (None, ""):
+            return None
+        kind = Path
     if kind is str:
         return str(value)
-    fits = isinstance(value, bool) if kind is bool else isinstance(value, int | float)
-    if not fits or (kind is int and value != int(value)):
-        raise ConfigError(f"{name} is {value!r}.", f"It takes {kind.__name__}.")
+    if kind is Path:
+        fits = isinstance(value, str | Path)
+    elif kind is bool:
+        fits = isinstance(value, bool)
+    else:  # True is an int to Python, but not to whoever wrote it
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = fits and (kind is float or float(value).is_integer())
+    if not fits:
+        raise ConfigError(f"{name} is {value!r}.", f"It takes {_KINDS[kind]}.")
     return kind(value)
 
 
@@ -208,3 +235,36 @@ def _value(text: str) -> Any:
 
 def _choices(cls: type) -> str:
     return f"Options: {', '.join(f.name for f in dataclasses.fields(cls))}."
+
+
+def cost(config: TrainConfig) -> dict[str, float]:
+    """What a run costs: millions of parameters, and GMAC a face on each way through the networks.
+
+    Counted on shapes alone (meta tensors); nothing is computed.
+    """
+    with torch.device("meta"):
+        model, discriminator = FaceAgeModel(config.model), Discriminator(config.model)
+        faces = torch.empty(1, 3, config.model.size, config.model.size)
+        age, group = torch.empty(1), torch.empty(1, dtype=torch.long)
+        model.eval()
+        encoded = model.encode(faces)
+        ways: dict[str, Callable[[], Any]] = {
+            "encode": lambda: model.encode(faces),
+            "decode": lambda: model.decode(
+                encoded, age, None if config.model.decomposition else age
+            ),
+            "discriminate": lambda: discriminator(faces, group),
+        }
+        if config.model.decomposition:
+            crop = torch.empty(1, 3, *[config.model.classifier_crop] * 2)
+            ways["classify"] = lambda: model.age_logits(crop)
+        figures: dict[str, float] = {}
+        for name, way in ways.items():
+            with FlopCounterMode(display=False) as counter:
+                way()
+            figures[f"gmac_{name}"] = round(counter.get_total_flops() / 2e9, 4)
+    for name, net in (("generator", model), ("discriminator", discriminator)):
+        figures[f"million_parameters_{name}"] = round(
+            sum(p.numel() for p in net.parameters()) / 1e6, 3
+        )
+    return figures

@@ -25,7 +25,7 @@ from faceage.checkpoints import (
     save_weights,
 )
 from faceage.data import Dataset, Faces, InfiniteSampler, decode, draw_weights, open_dataset
-from faceage.errors import ConfigError, DataError
+from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import (
     PerceptualLoss,
     Step,
@@ -52,8 +52,9 @@ LICENCE = (
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 SAMPLE_PEOPLE, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
 CALIBRATION_BATCHES = 24
-# A run may go on with other values of these.
-CHANGEABLE = ("data", "out", "images", "save_minutes", "perceptual", "weights")
+# Where things lie on this machine is nobody else's business, and may change.
+_PATHS = ("data", "out", "perceptual", "weights")
+CHANGEABLE = (*_PATHS, "images", "save_minutes")  # a run may go on with other values of these
 
 
 def train(config: TrainConfig, device: str = "auto") -> Path:
@@ -87,10 +88,11 @@ class Trainer:
         model = load_weights(config.weights)[0] if config.weights else FaceAgeModel(config.model)
         if config.weights and model.config != config.model:
             raise ConfigError(f"{config.weights} is of another architecture.", "Match model.*")
-        if processes.count > 1 and self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model.to(**place).requires_grad_(True)
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
+        if processes.count > 1 and self.device.type == "cuda":
+            # Not the averaged model: it is measured by one process, which would wait for the rest.
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.discriminator = Discriminator(config.model).to(**place)
         self.perceptual = None
         if config.losses.perceptual and config.perceptual:
@@ -141,7 +143,7 @@ class Trainer:
                 self.progress.update(self.images_seen, terms)
                 if in_warmup and self.images_seen >= config.warmup_images:
                     self._end_warmup()
-                if time.monotonic() - saved > 60 * config.save_minutes:
+                if self.processes.decide(time.monotonic() - saved > 60 * config.save_minutes):
                     self._save()
                     saved = time.monotonic()
             return self._save()
@@ -183,12 +185,12 @@ class Trainer:
                 step,
                 config.losses,
                 augmentation,
+                lambda faces: augment.robust_views(faces, config.model.classifier_size),
                 config.share,
                 self.perceptual,
             )
         if config.losses.age and config.model.decomposition:
-            part = max(1, round(config.share * len(index)))
-            terms["age"] = self._classify(self.model, index[:part])
+            terms["age"] = self._classify(self.model, index)
             loss = loss + config.losses.age * terms["age"]
         self._update(self.optimiser, loss)
 
@@ -293,7 +295,8 @@ class Trainer:
     ) -> None:
         def batch(number: int) -> None:
             torch.manual_seed(number)
-            run(self._draw(self.sampler, 64 * number, 64))
+            # The same faces in every process, so that all go on with the same statistics.
+            run(self.sampler.batch(64 * number, 64).to(self.device))
 
         model.eval()
         recalibrate(norms, batch, CALIBRATION_BATCHES)
@@ -318,7 +321,7 @@ class Trainer:
                 "images_seen": str(self.images_seen),
                 "figures": json.dumps(figures),
                 "licence": LICENCE,
-                "training": json.dumps(to_dict(self.config) | {"data": "", "out": ""}),
+                "training": json.dumps(to_dict(self.config) | dict.fromkeys(_PATHS, "")),
             },
         )
         self._sample_sheet(model).save(
@@ -349,8 +352,14 @@ class Trainer:
                 f"{path} was trained with other values of {', '.join(changed)}.",
                 "Give another --out, or the options it began with.",
             )
-        for name in self._stateful:
-            getattr(self, name).load_state_dict(state[name])
+        try:
+            for name in self._stateful:
+                getattr(self, name).load_state_dict(state[name])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"{path} is of another version of faceage ({str(error).splitlines()[0]}).",
+                "Give another --out.",
+            ) from None
         self.images_seen = state["images_seen"]
 
     def _validate(self, model: FaceAgeModel) -> dict[str, float]:
@@ -359,16 +368,16 @@ class Trainer:
             return {}
         with torch.no_grad(), self._autocast():
             logits = torch.cat([model.age_logits(x).float() for x in self._val_batches()])
-        groups = group_log_probabilities(logits).argmax(1)
-        return {
-            "val/accuracy": metrics.accuracy(groups.cpu().numpy(), self.val.groups.cpu().numpy()),
-            "val/one_off": metrics.accuracy(
-                groups.cpu().numpy(), self.val.groups.cpu().numpy(), tolerance=1
-            ),
-            "val/mae": metrics.mean_absolute_error(
-                expected_age(logits).cpu().numpy(), self.val.ages.cpu().numpy()
-            ),
+        groups = group_log_probabilities(logits).argmax(1).cpu().numpy()
+        true, known = self.val.groups.cpu().numpy(), self.val.exact.cpu().numpy()
+        figures = {
+            "val/accuracy": metrics.accuracy(groups, true),
+            "val/one_off": metrics.accuracy(groups, true, tolerance=1),
         }
+        if known.any():
+            years, ages = expected_age(logits).cpu().numpy(), self.val.ages.cpu().numpy()
+            figures["val/mae"] = metrics.mean_absolute_error(years[known], ages[known])
+        return figures
 
     def _val_batches(self) -> Iterator[Tensor]:
         for images in self.val.images.split(64):

@@ -1,0 +1,306 @@
+"""Weights and states: round trips, refusals, and nothing half-written."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from faceage.checkpoints import (
+    FORMAT,
+    load_state,
+    load_weights,
+    read_metadata,
+    read_tensors,
+    recalibrate,
+    save_state,
+    save_weights,
+)
+from faceage.errors import OutputError, WeightsError
+from faceage.model import FaceAgeModel, ModelConfig
+
+TINY = ModelConfig(
+    size=32,
+    classifier_size=32,
+    width=16,
+    encoder_blocks=1,
+    classifier_blocks=1,
+    decoder_blocks=1,
+    discriminator_width=8,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> FaceAgeModel:
+    torch.manual_seed(0)
+    return FaceAgeModel(TINY)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, model: FaceAgeModel) -> Path:
+    return save_weights(tmp_path / "w.safetensors", model, {"licence": "none", "images_seen": "7"})
+
+
+def _resaved(path: Path, *, drop: str = "", **metadata: str) -> Path:
+    """The file again, with other metadata or without one tensor."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        known = file.metadata()
+    tensors.pop(drop, None)
+    save_file(tensors, path, known | metadata)
+    return path
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decomposition", [True, False])
+def test_round_trip(tmp_path: Path, decomposition: bool) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(**{**TINY.__dict__, "decomposition": decomposition})
+    model = FaceAgeModel(config).to(memory_format=torch.channels_last)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 2)
+    metadata = {"licence": "none", "figures": '{"mae": 5.1}', "format": "ignored"}
+    loaded, told = load_weights(save_weights(tmp_path / "w.safetensors", model, metadata))
+    assert loaded.config == config
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert told["licence"] == "none"
+    assert told["figures"] == '{"mae": 5.1}'
+    assert told["format"] == FORMAT == "faceage-1"
+    assert json.loads(told["config"])["width"] == 16
+    for name, value in model.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            precise = value.half().float() if value.ndim > 1 else value
+            assert torch.equal(loaded.state_dict()[name], precise), name
+
+
+def test_matrices_are_half_the_rest_whole(weights: Path) -> None:
+    with safe_open(weights, "pt") as file:
+        kinds = {n: file.get_tensor(n).dtype for n in file.keys()}  # noqa: SIM118
+    assert kinds["encoder.stem.0.weight"] == torch.float16
+    assert kinds["age_feature_cnn.embedding.table.weight"] == torch.float16
+    assert kinds["encoder.stem.1.running_var"] == torch.float32  # may exceed what half can hold
+    assert kinds["classifier.head.bias"] == torch.float32
+    assert not any(name.endswith("num_batches_tracked") for name in kinds)
+
+
+def test_loaded_weights_compute_the_same(weights: Path, model: FaceAgeModel) -> None:
+    loaded, _ = load_weights(weights)
+    faces = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        expected = model.eval().age_logits(faces)
+        assert torch.allclose(loaded.age_logits(faces), expected, atol=0.02)
+
+
+def test_missing(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.safetensors", tmp_path):
+        with pytest.raises(WeightsError, match="No weights file"):
+            load_weights(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated(weights: Path, share: float) -> None:
+    data = weights.read_bytes()
+    weights.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(WeightsError, match=r"not a readable \.safetensors"):
+        load_weights(weights)
+
+
+@pytest.mark.parametrize(
+    "content", [b"just some text, long enough for a header", b"\x00" * 100, b"PK\x03\x04" * 20]
+)
+def test_not_safetensors(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"w\.safetensors is not a readable"):
+        load_weights(path)
+
+
+def test_a_pickle_is_not_loaded(tmp_path: Path, model: FaceAgeModel) -> None:
+    torch.save(model.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="not a readable"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "faceage-2"}])
+def test_foreign_safetensors(tmp_path: Path, metadata: dict | None) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(2)}, path, metadata)
+    with pytest.raises(WeightsError, match="was not written by faceage"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "not json",
+        "[1, 2]",
+        "7",
+        '{"nonsuch": 1}',
+        '{"width": "wide"}',
+        '{"size": "large"}',
+        '{"width": -16}',
+        '{"width": 16.0}',
+        '{"decomposition": 1}',
+    ],
+)
+def test_an_architecture_nobody_knows(weights: Path, config: str) -> None:
+    with pytest.raises(WeightsError, match="architecture this version does not know") as caught:
+        load_weights(_resaved(weights, config=config))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (dict(width=32), r"has shape \(16"),
+        (dict(decoder_blocks=2), "missing"),
+        (dict(decomposition=False), "too many"),
+    ],
+)
+def test_another_architecture(weights: Path, change: dict, says: str) -> None:
+    config = json.loads(read_metadata(weights)["config"]) | change
+    with pytest.raises(WeightsError, match=says):
+        load_weights(_resaved(weights, config=json.dumps(config)))
+
+
+def test_a_missing_tensor(weights: Path) -> None:
+    with pytest.raises(WeightsError, match=r"decoder\.flow\.bias is missing"):
+        load_weights(_resaved(weights, drop="decoder.flow.bias"))
+
+
+# --- state ----------------------------------------------------------------------------------------
+
+
+def test_state_round_trip(tmp_path: Path) -> None:
+    state = {"images_seen": 7, "config": {"lr": 0.1}, "model": {"a": torch.arange(3)}}
+    path = save_state(tmp_path / "run" / "state.pt", state)
+    loaded = load_state(path)
+    assert loaded["images_seen"] == 7
+    assert loaded["config"] == {"lr": 0.1}
+    assert torch.equal(loaded["model"]["a"], torch.arange(3))
+
+
+class _Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("read", [load_state, read_tensors])
+def test_pickles_that_run_code_are_refused(tmp_path: Path, read) -> None:
+    trace = tmp_path / "trace"
+    torch.save({"images_seen": 0, "config": {}, "evil": _Evil(trace)}, tmp_path / "state.pt")
+    with pytest.raises(WeightsError) as caught:
+        read(tmp_path / "state.pt")
+    assert not trace.exists()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04"])
+def test_damaged_state(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match="not a readable training state"):
+        load_state(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize("content", [{"model": {}}, {"images_seen": 1}, [1], torch.zeros(2)])
+def test_not_a_state(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "state.pt")
+    with pytest.raises(WeightsError, match="not a training state"):
+        load_state(tmp_path / "state.pt")
+
+
+def test_read_tensors(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(3).half()}
+    save_file(tensors, tmp_path / "t.safetensors")
+    torch.save(tensors, tmp_path / "t.pth")
+    for name in ("t.safetensors", "t.pth"):
+        value = read_tensors(tmp_path / name)["a"]
+        assert value.dtype == torch.float32
+        assert value.tolist() == [0, 1, 2]
+    with pytest.raises(WeightsError, match="Cannot read"):
+        read_tensors(tmp_path / "gone.pth")
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def test_writing_replaces_and_leaves_nothing_behind(tmp_path: Path, model: FaceAgeModel) -> None:
+    for _ in range(2):
+        save_weights(tmp_path / "w.safetensors", model, {})
+        save_state(tmp_path / "state.pt", {"images_seen": 1, "config": {}})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.pt", "w.safetensors"]
+
+
+def _write(kind: str, path: Path, model: FaceAgeModel) -> None:
+    if kind == "weights":
+        save_weights(path, model, {})
+    else:
+        save_state(path, {"images_seen": 1, "config": {}})
+
+
+@pytest.mark.parametrize("kind", ["weights", "state"])
+def test_a_failed_write_keeps_the_old_file(
+    tmp_path: Path, model: FaceAgeModel, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old"
+    path.write_text("old")
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        _write(kind, path, model)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("disk\nfull"), OSError("no strerror")])
+def test_errors_of_the_writing_library(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OutputError, match="Cannot write") as caught:
+        save_state(tmp_path / "state.pt", {})
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["weights", "state"])
+def test_unwritable_places(tmp_path: Path, model: FaceAgeModel, kind: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "below", tmp_path / "folder"):
+        with pytest.raises(OutputError, match="Cannot write"):
+            _write(kind, path, model)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+# --- batch statistics -----------------------------------------------------------------------------
+
+
+def test_recalibration_is_a_plain_mean_over_the_batches() -> None:
+    norm = nn.BatchNorm2d(1, momentum=0.1).eval()
+    norm.running_mean.fill_(99.0)
+    batches = [torch.full((2, 1, 2, 2), float(v)) for v in (1, 2, 6)]
+    batches[2][0] = 4.0  # 4 and 6: mean 5, variance 8/7 (unbiased)
+    recalibrate([norm], lambda number: norm(batches[number]), 3)
+    assert norm.running_mean.item() == pytest.approx((1 + 2 + 5) / 3)
+    assert norm.running_var.item() == pytest.approx(8 / 7 / 3)
+    assert norm.momentum == 0.1
+    assert not norm.training

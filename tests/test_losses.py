@@ -1,0 +1,323 @@
+"""The losses, by hand on small cases."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from faceage.ages import YEARS
+from faceage.errors import WeightsError
+from faceage.losses import (
+    LossWeights,
+    PerceptualLoss,
+    Step,
+    age_loss,
+    discriminator_loss,
+    generate,
+    generator_loss,
+    masked_l1,
+)
+from faceage.model import Discriminator, FaceAgeModel, ModelConfig
+
+TINY = ModelConfig(
+    size=32,
+    classifier_size=32,
+    width=16,
+    encoder_blocks=1,
+    classifier_blocks=1,
+    decoder_blocks=1,
+    discriminator_width=8,
+)
+
+
+def _step(count: int = 4, side: int = 32) -> Step:
+    generator = torch.Generator().manual_seed(0)
+    faces = torch.rand(count, 3, side, side, generator=generator) - 0.5
+    return Step(
+        faces=faces,
+        mask=torch.ones(count, 1, side, side),
+        source_age=torch.linspace(5, 65, count),
+        target_age=torch.linspace(65, 5, count),
+        target_group=torch.tensor([8, 7, 5, 1][:count]),
+        real=faces.flip(0),
+        real_mask=torch.ones(count, 1, side, side),
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> FaceAgeModel:
+    """With a change that does not vanish."""
+    torch.manual_seed(0)
+    model = FaceAgeModel(TINY)
+    for head in (model.decoder.flow, model.decoder.residual):
+        nn.init.normal_(head.weight, std=0.05)
+    return model
+
+
+@pytest.fixture(scope="module")
+def discriminator() -> Discriminator:
+    torch.manual_seed(1)
+    return Discriminator(TINY)
+
+
+# --- age ------------------------------------------------------------------------------------------
+
+
+def _age_loss(logits: Tensor, age: float, group: int, exact: bool) -> float:
+    return age_loss(
+        logits[None], torch.tensor([age]), torch.tensor([group]), torch.tensor([exact])
+    ).item()
+
+
+def test_age_loss_of_a_guess() -> None:
+    """Even logits: every label costs log 101 on the years, and its group log(101 / its years)."""
+    even = torch.zeros(YEARS)
+    assert _age_loss(even, 25.0, 5, exact=True) == pytest.approx(math.log(101) + math.log(10.1))
+    assert _age_loss(even, 85.0, 9, exact=True) == pytest.approx(math.log(101) + math.log(101 / 31))
+
+
+def test_age_loss_where_only_the_group_is_known() -> None:
+    even = torch.zeros(YEARS)
+    assert _age_loss(even, 25.0, 5, exact=False) == pytest.approx(math.log(10.1))
+    certain = torch.full((YEARS,), -50.0)
+    certain[21] = 50.0  # anywhere in the group is right
+    assert _age_loss(certain, 24.5, 5, exact=False) == pytest.approx(0, abs=1e-5)
+    assert _age_loss(certain, 24.5, 5, exact=True) > 10
+
+
+def test_age_loss_is_soft() -> None:
+    """At 0 years the spread is half a year: the year 1 gets exp(-2) of the weight of the year 0."""
+    logits = torch.full((YEARS,), -1e4)
+    logits[:2] = 0.0  # half and half on the years 0 and 1, all in group 0
+    weights = [math.exp(-0.5 * (k / 0.5) ** 2) for k in range(4)]
+    beyond = sum(weights[2:]) / sum(weights)  # what the label puts on the years 2 and 3
+    expected = (1 - beyond) * math.log(2) + beyond * (1e4 + math.log(2))
+    assert _age_loss(logits, 0.0, 0, exact=True) == pytest.approx(expected, rel=1e-4)
+
+
+def test_age_loss_is_least_at_the_label() -> None:
+    years = torch.arange(YEARS, dtype=torch.float32)
+
+    def centred(age: float) -> Tensor:
+        return -0.5 * ((years - age) / (0.5 + 0.06 * 44)) ** 2
+
+    losses = [_age_loss(centred(a), 44.0, 7, exact=True) for a in (34, 41, 44, 47, 54)]
+    assert losses.index(min(losses)) == 2
+
+
+def test_age_loss_is_the_mean_over_the_batch() -> None:
+    ages, groups = torch.tensor([25.0, 24.5]), torch.tensor([5, 5])
+    loss = age_loss(torch.zeros(2, YEARS), ages, groups, torch.tensor([True, False]))
+    assert loss.item() == pytest.approx(math.log(101) / 2 + math.log(10.1))
+
+
+def test_age_loss_of_labels_beyond_the_last_year() -> None:
+    assert math.isfinite(_age_loss(torch.zeros(YEARS), 116.0, 9, exact=True))
+
+
+# --- L1 -------------------------------------------------------------------------------------------
+
+
+def test_masked_l1() -> None:
+    a, b = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    a[0, :, 0, 0] = torch.tensor([0.3, 0.6, 0.9])
+    a[0, :, 1, 1] = 100.0  # not picture
+    mask = torch.tensor([[[[1.0, 1], [0, 0]]]])
+    assert masked_l1(a, b, mask).item() == pytest.approx(1.8 / 6)
+    assert masked_l1(a, b, torch.zeros_like(mask)).item() == 0
+
+
+# --- discriminator --------------------------------------------------------------------------------
+
+
+class _Linear(nn.Module):
+    """A discriminator whose gradient is known: the sum of w * x, times the group."""
+
+    def __init__(self, w: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w))
+
+    def forward(self, faces: Tensor, group: Tensor) -> Tensor:
+        return self.w * faces.sum((1, 2, 3)) * group
+
+
+def test_discriminator_loss_of_one_that_cannot_tell() -> None:
+    step = _step()
+    loss, terms = discriminator_loss(_Linear(0.0), step, step.faces, LossWeights(), nn.Identity())
+    assert set(terms) == {"real", "fake"}
+    assert terms["real"].item() == terms["fake"].item() == pytest.approx(math.log(2))
+    assert loss.item() == pytest.approx(2 * math.log(2))
+
+
+def test_discriminator_loss_by_hand() -> None:
+    step = _step(1)
+    step.target_group = torch.tensor([1])
+    step.real, aged = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), -0.25)
+    _, terms = discriminator_loss(_Linear(1 / 768), step, aged, LossWeights(), nn.Identity())
+    # 3072 values: the outputs are 2 and -1.
+    assert terms["real"].item() == pytest.approx(math.log(1 + math.exp(-2)))
+    assert terms["fake"].item() == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+def test_r1_is_the_squared_gradient_on_real_faces() -> None:
+    step = _step(2)
+    step.target_group = torch.tensor([1, 3])
+    net, weights = _Linear(0.1), LossWeights(r1=2.0)
+    loss, terms = discriminator_loss(net, step, step.faces, weights, nn.Identity(), with_r1=16)
+    # Each of 3072 values has the gradient 0.1 * group.
+    assert terms["r1"].item() == pytest.approx(3072 * (0.1**2 + 0.3**2) / 2, rel=1e-5)
+    without = terms["real"] + terms["fake"]
+    assert (loss - without).item() == pytest.approx(0.5 * 2 * 16 * terms["r1"].item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss - without, net.w)
+    assert gradient.item() == pytest.approx(
+        16 * 3072 * (2 * 0.1 + 2 * 0.9 * 0.1 * 10) / 2, rel=1e-3
+    )
+
+
+def test_r1_teaches_the_discriminator(discriminator: Discriminator) -> None:
+    step = _step()
+    discriminator.zero_grad()
+    _, terms = discriminator_loss(
+        discriminator, step, step.faces, LossWeights(), nn.Identity(), with_r1=1
+    )
+    terms["r1"].backward()
+    assert discriminator.stem.weight.grad.abs().sum() > 0
+
+
+def test_padding_cannot_tell_real_from_aged(discriminator: Discriminator) -> None:
+    """What lies outside either picture's mask is seen of neither."""
+    step = _step()
+    step.mask[..., :8], step.real_mask[..., 24:] = 0, 0
+    aged = step.faces * 0.5
+
+    def loss() -> float:
+        return discriminator_loss(discriminator, step, aged, LossWeights(), nn.Identity())[0].item()
+
+    before = loss()
+    for faces in (step.real, aged):
+        faces[..., :8], faces[..., 24:] = 7.0, -7.0
+    assert loss() == before
+    aged[..., 12] = 1.0
+    assert loss() != before
+
+
+# --- generator ------------------------------------------------------------------------------------
+
+
+def test_generate_reconstructs_a_share(model: FaceAgeModel) -> None:
+    step = _step()
+    encoded, aged, reconstruction, size = generate(model.eval(), step, share=0.5)
+    assert aged.shape == (4, 3, 32, 32)
+    assert reconstruction.shape == (2, 3, 32, 32)
+    assert encoded.identity.shape[0] == 4
+    assert size.ndim == 0
+    assert size > 0
+    own = Step(**{**step.__dict__, "target_age": step.source_age})
+    assert torch.allclose(generate(model.eval(), own)[1][:2], reconstruction, atol=1e-4)
+    assert len(generate(model, step, share=0.01)[2]) == 1  # at least one
+
+
+def _terms(model: FaceAgeModel, discriminator: Discriminator, **options: object):
+    return generator_loss(model, model, discriminator, _step(), augment=nn.Identity(), **options)
+
+
+def test_the_paper_has_no_other_terms(model: FaceAgeModel, discriminator: Discriminator) -> None:
+    perceptual = _SquaredMean()
+    weights = LossWeights()
+    total, terms, aged = _terms(model, discriminator, weights=weights, perceptual=perceptual)
+    assert set(terms) == {"reconstruction", "adversarial", "cycle", "perceptual"}
+    expected = sum(getattr(weights, name) * term.item() for name, term in terms.items())
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+    assert not aged.requires_grad
+    assert perceptual.calls == 1  # on the reconstruction only
+
+
+class _SquaredMean(nn.Module):
+    calls = 0
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        self.calls += 1
+        return (a - b).square().mean()
+
+
+def test_all_terms(model: FaceAgeModel, discriminator: Discriminator) -> None:
+    weights = LossWeights(2, 3, 0.7, 1, 0.0, target_age=0.5, change=1.5)
+    total, terms, _ = _terms(model, discriminator, weights=weights, share=0.5)
+    assert set(terms) == {"reconstruction", "adversarial", "cycle", "target_age", "change"}
+    expected = sum(getattr(weights, name) * term.item() for name, term in terms.items())
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+    model.zero_grad()
+    total.backward()
+    for part in (model.encoder.stem[0], model.decoder.flow, model.age_feature_cnn.embedding.table):
+        assert part.weight.grad.abs().sum() > 0
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_what_changes_nothing_reconstructs_perfectly(discriminator: Discriminator) -> None:
+    torch.manual_seed(0)
+    _, terms, aged = _terms(FaceAgeModel(TINY), discriminator, weights=LossWeights(change=1))
+    for name in ("reconstruction", "cycle", "change"):
+        assert terms[name].item() == pytest.approx(0, abs=1e-5)
+    assert torch.allclose(aged, _step().faces, atol=1e-5)
+
+
+def test_the_averaged_classifier_is_asked_but_not_taught(
+    model: FaceAgeModel, discriminator: Discriminator
+) -> None:
+    torch.manual_seed(2)
+    averaged = FaceAgeModel(TINY).eval().requires_grad_(False)
+    weights = LossWeights(target_age=1)
+    _, terms, _ = generator_loss(model, averaged, discriminator, _step(), weights, nn.Identity())
+    model.zero_grad()
+    terms["target_age"].backward()
+    assert model.decoder.residual.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in averaged.parameters())
+    assert all(p.grad is None for p in model.classifier.parameters())
+
+
+def test_the_baseline_is_told_the_source_age(discriminator: Discriminator) -> None:
+    torch.manual_seed(0)
+    model = FaceAgeModel(ModelConfig(**{**TINY.__dict__, "decomposition": False}))
+    nn.init.normal_(model.decoder.residual.weight, std=0.05)
+    _, terms, _ = _terms(model, discriminator, weights=LossWeights(), share=0.5)
+    assert set(terms) == {"reconstruction", "adversarial", "cycle"}
+
+
+# --- perceptual -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vgg() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    tensors, index, before = {}, 0, 3
+    for width, count in ((64, 2), (128, 2), (256, 4), (512, 4)):
+        for _ in range(count):
+            weight = torch.randn(width, before, 3, 3, generator=generator, dtype=torch.float32)
+            tensors[f"features.{index}.weight"] = (weight * (2 / (9 * before)) ** 0.5).half()
+            tensors[f"features.{index}.bias"] = torch.zeros(width).half()
+            index, before = index + 2, width
+        index += 1
+    return tensors
+
+
+def test_perceptual_loss(vgg: dict[str, Tensor]) -> None:
+    assert sorted(int(n.split(".")[1]) for n in vgg if n.endswith("bias")) == (
+        [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25]  # torchvision's numbers
+    )
+    loss = PerceptualLoss(vgg)
+    generator = torch.Generator().manual_seed(0)
+    a = (torch.rand(1, 3, 16, 16, generator=generator) * 2 - 1).requires_grad_()
+    b = torch.rand(1, 3, 16, 16, generator=generator) * 2 - 1
+    assert loss(a, a).item() == 0
+    near, far = loss(a, a + 0.1 * (b - a)), loss(a, b)
+    assert 0 < near < far
+    far.backward()
+    assert a.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in loss.parameters())
+
+
+def test_perceptual_loss_needs_vgg() -> None:
+    with pytest.raises(WeightsError, match=r"features\.0"):
+        PerceptualLoss({"conv1.weight": torch.zeros(1)})

@@ -1,0 +1,490 @@
+"""The real training loop, on pictures of noise and a tiny model."""
+
+import json
+import math
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from faceage import train as training
+from faceage.checkpoints import load_state, load_weights, save_state, save_weights
+from faceage.distributed import Processes
+from faceage.errors import ConfigError, DataError, WeightsError
+from faceage.losses import LossWeights
+from faceage.model import FaceAgeModel, ModelConfig
+from faceage.progress import Progress
+from faceage.recipes import TrainConfig
+from faceage.train import Trainer, train
+
+TINY = ModelConfig(
+    size=32,
+    classifier_size=32,
+    width=16,
+    encoder_blocks=1,
+    classifier_blocks=1,
+    decoder_blocks=1,
+    discriminator_width=8,
+)
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(training, "CALIBRATION_BATCHES", 1)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on tensors this small a second one only waits
+    yield
+    torch.set_num_threads(threads)
+
+
+def write_noise(root: Path) -> Path:
+    """Twenty faces of noise; some with padding, some with a group only."""
+    random = np.random.default_rng(0)
+    rows = ["file,age,age_group,set,valid,sharp"]
+    for i in range(20):
+        Image.fromarray(random.integers(0, 256, (64, 64, 3), np.uint8)).save(root / f"{i}.png")
+        label = ",30-39" if i % 5 == 1 else f"{4 * i},"
+        split = "val" if i % 4 == 3 else "train"
+        rows.append(f"{i}.png,{label},{split},{'30 0 256 200' if i % 3 else ''},{50 + i}")
+    (root / "faces.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_noise(tmp_path_factory.mktemp("noise"))
+
+
+@pytest.fixture
+def make(data: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """`make("run", images=24)`: two steps of warm-up, then synthesis, 8 images each."""
+
+    def config(out: str = "run", **changes: object) -> TrainConfig:
+        usual = TrainConfig(
+            data=str(data),
+            out=tmp_path / out,
+            recipe="test",
+            model=TINY,
+            losses=LossWeights(perceptual=0, target_age=0.5, change=1),
+            images=32,
+            warmup_images=16,
+            warmup_batch=8,
+            batch_size=8,
+            lr=1e-3,
+            lr_discriminator=1e-3,
+            lr_encoder=0.2,
+            ema_images=100,
+            share=0.5,
+            sharpness=0.5,
+            diff_augment=True,
+            r1_interval=2,
+        )
+        return replace(usual, **changes)  # type: ignore[arg-type]
+
+    return config
+
+
+def _baseline(make: Callable[..., TrainConfig], out: str = "run", **changes: object) -> TrainConfig:
+    model = replace(TINY, decomposition=False)
+    usual = dict(model=model, losses=LossWeights(perceptual=0), warmup_images=0, images=16)
+    return make(out, **(usual | changes))
+
+
+def _assert_same(a: object, b: object, where: str = "state") -> None:
+    """Equal to the last bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            _assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            _assert_same(x, y, f"{where}.{index}")
+    elif isinstance(a, Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def _state(config: TrainConfig) -> dict:
+    state = load_state(config.out / "state.pt")
+    del state["config"]  # says where the run directory is
+    return state
+
+
+def _stats(config: TrainConfig) -> list[dict]:
+    lines = (config.out / "stats.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+# --- what a run leaves ----------------------------------------------------------------------------
+
+
+def test_a_run(make: Callable[..., TrainConfig], data: Path) -> None:
+    config = make()
+    path = train(config, "cpu")
+    assert path == config.out / "weights.safetensors"
+    left = {p.relative_to(config.out).as_posix() for p in config.out.rglob("*")}
+    assert left >= {"weights.safetensors", "state.pt", "stats.jsonl", "samples/000000032.png"}
+    assert not [name for name in left if name.endswith(".tmp")]
+
+    model, told = load_weights(path)
+    assert model.config == TINY
+    assert told["images_seen"] == "32"
+    assert told["recipe"] == "test"
+    assert told["data"].endswith(", 15 faces")
+    assert "non-commercial" in told["licence"]
+    assert set(json.loads(told["figures"])) == {"val/accuracy", "val/one_off", "val/mae"}
+    options = json.loads(told["training"])
+    assert options["losses"]["target_age"] == 0.5
+    assert str(data) not in json.dumps(told)  # nobody's business
+    assert str(config.out) not in json.dumps(told)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+    with Image.open(config.out / "samples" / "000000032.png") as sheet:
+        assert sheet.width > sheet.height > 200  # eight columns, five people
+
+    state = _state(config)
+    assert state["images_seen"] == 32
+    losses = {k: v for line in _stats(config) for k, v in line.items() if k.startswith("loss/")}
+    assert {"loss/G/age", "loss/G/reconstruction", "loss/G/adversarial", "loss/G/cycle"} <= set(
+        losses
+    )
+    assert {"loss/G/target_age", "loss/G/change", "loss/D/real", "loss/D/r1"} <= set(losses)
+    assert all(math.isfinite(value) for value in losses.values())
+
+
+def test_a_run_learns(make: Callable[..., TrainConfig]) -> None:
+    """Every part has moved away from where it began."""
+    config = make()
+    torch.manual_seed(config.seed)
+    begin = FaceAgeModel(TINY).state_dict()
+    train(config, "cpu")
+    state = _state(config)
+    for name in (
+        "encoder.stem.0.weight",
+        "decomposition.spatial.weight",
+        "classifier.head.weight",
+        "decoder.residual.weight",
+        "decoder.flow.weight",
+        "age_feature_cnn.embedding.table.weight",
+    ):
+        assert not torch.equal(state["model"][name], begin[name]), name
+        assert not torch.equal(state["averaged"][name], begin[name]), name
+        assert not torch.equal(state["averaged"][name], state["model"][name]), name
+
+
+def test_the_warm_up_leaves_the_decoder_alone(make: Callable[..., TrainConfig]) -> None:
+    config = make(images=16)
+    torch.manual_seed(config.seed)
+    begin = FaceAgeModel(TINY).state_dict()
+    train(config, "cpu")
+    state = _state(config)
+    for name, value in begin.items():
+        if name.split(".")[0] in ("decoder", "age_feature_cnn"):
+            assert torch.equal(state["model"][name], value), name
+    _assert_same(state["model"], state["averaged"])  # it goes on from the averaged weights
+    assert not torch.equal(
+        state["model"]["classifier.head.weight"], begin["classifier.head.weight"]
+    )
+
+
+def test_after_the_warm_up_its_statistics_stay(make: Callable[..., TrainConfig]) -> None:
+    train(make("warm", images=16), "cpu")
+    train(make("far"), "cpu")
+    warm, far = _state(make("warm"))["model"], _state(make("far"))["model"]
+    kept = [n for n in warm if "running" in n and not n.startswith("age_feature_cnn")]
+    assert kept
+    for name in kept:
+        assert torch.equal(warm[name], far[name]), name
+    moved = [n for n in warm if "running" in n and n.startswith("age_feature_cnn")]
+    assert all(not torch.equal(warm[n], far[n]) for n in moved)
+
+
+def test_the_same_seed_gives_the_same_run(make: Callable[..., TrainConfig]) -> None:
+    for out in ("a", "b"):
+        train(make(out, images=24), "cpu")
+    _assert_same(_state(make("a")), _state(make("b")))
+    train(make("c", images=24, seed=1), "cpu")
+    name = "encoder.stem.0.weight"
+    assert not torch.equal(_state(make("a"))["model"][name], _state(make("c"))["model"][name])
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warmup_images", [0, 16, 24, 48], ids=lambda n: f"warmup{n}")
+def test_six_steps_are_three_and_three(
+    make: Callable[..., TrainConfig], warmup_images: int
+) -> None:
+    """The first half ends in the synthesis, just after the warm-up, at its end, or inside it."""
+    losses = LossWeights(perceptual=0, target_age=0.5 if warmup_images else 0, change=1)
+    options = dict(warmup_images=warmup_images, losses=losses)
+    train(make("whole", images=48, **options), "cpu")
+    train(make("parts", images=24, **options), "cpu")
+    torch.manual_seed(99)  # whatever happens in between
+    train(make("parts", images=48, **options), "cpu")
+    assert _state(make("parts"))["images_seen"] == 48
+    _assert_same(_state(make("whole")), _state(make("parts")))
+    whole, parts = (
+        load_weights(make(n).out / "weights.safetensors")[0] for n in ("whole", "parts")
+    )
+    _assert_same(dict(whole.state_dict()), dict(parts.state_dict()))
+
+
+def test_saving_on_the_way_changes_nothing(make: Callable[..., TrainConfig]) -> None:
+    train(make("rarely", images=24), "cpu")
+    train(make("always", images=24, save_minutes=0), "cpu")
+    _assert_same(_state(make("rarely")), _state(make("always")))
+    samples = sorted(p.name for p in (make("always").out / "samples").iterdir())
+    assert samples == [f"{n:09d}.png" for n in (8, 16, 24)]
+
+
+def test_a_finished_run_only_exports_again(make: Callable[..., TrainConfig]) -> None:
+    train(make(), "cpu")
+    before = _state(make())
+    (make().out / "weights.safetensors").unlink()
+    train(make(), "cpu")
+    _assert_same(_state(make()), before)
+    load_weights(make().out / "weights.safetensors")
+
+
+def test_other_options_are_refused(make: Callable[..., TrainConfig]) -> None:
+    config = make(images=8)
+    train(config, "cpu")
+    before = config.out.joinpath("state.pt").read_bytes()
+    with pytest.raises(ConfigError, match=r"other values of losses, lr\b"):
+        train(make(images=16, lr=0.5, losses=LossWeights(perceptual=0)), "cpu")
+    with pytest.raises(ConfigError, match="other values of model"):
+        train(make(images=16, model=replace(TINY, width=32)), "cpu")
+    assert config.out.joinpath("state.pt").read_bytes() == before
+
+
+def test_a_damaged_state_is_refused(make: Callable[..., TrainConfig]) -> None:
+    config = make(images=8)
+    train(config, "cpu")
+    path = config.out / "state.pt"
+    state = load_state(path)
+    state["model"].pop("encoder.stem.0.weight")
+    save_state(path, state)
+    with pytest.raises(WeightsError, match="of another version") as caught:
+        train(config, "cpu")
+    assert "\n" not in str(caught.value)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="not a readable training state"):
+        train(config, "cpu")
+
+
+# --- refusals, before anything is written ---------------------------------------------------------
+
+
+def test_contradictions_are_refused(make: Callable[..., TrainConfig]) -> None:
+    with pytest.raises(ConfigError, match="do not go together"):
+        train(make(share=0), "cpu")
+    assert not make().out.exists()
+
+
+def test_missing_data_is_refused(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone"):
+        train(make(data=str(tmp_path / "gone")), "cpu")
+    assert not make().out.exists()
+
+
+def test_weights_to_start_from(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    model = FaceAgeModel(TINY)
+    path = save_weights(tmp_path / "begin.safetensors", model, {})
+    trainer = Trainer(make(weights=path), ALONE)
+    value = model.state_dict()["encoder.stem.0.weight"].half().float()
+    assert torch.equal(trainer.model.state_dict()["encoder.stem.0.weight"], value)
+    assert all(p.requires_grad for p in trainer.model.parameters())
+    with pytest.raises(ConfigError, match="another architecture"):
+        Trainer(make(weights=path, model=replace(TINY, width=32)), ALONE)
+
+
+def test_a_perceptual_file_that_is_none(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = make(losses=LossWeights(perceptual=1), perceptual=tmp_path / "gone.pth")
+    with pytest.raises(WeightsError, match=r"gone\.pth"):
+        train(config, "cpu")
+
+
+# --- variants -------------------------------------------------------------------------------------
+
+
+def test_the_baseline_trains(make: Callable[..., TrainConfig]) -> None:
+    """RAGAN: no decomposition, no classifier, told the source age."""
+    config = _baseline(make)
+    model, told = load_weights(train(config, "cpu"))
+    assert not hasattr(model, "classifier")
+    assert json.loads(told["figures"]) == {}
+    losses = {k: v for line in _stats(config) for k, v in line.items() if k.startswith("loss/")}
+    assert "loss/G/age" not in losses
+    assert all(math.isfinite(value) for value in losses.values())
+    assert (config.out / "samples" / "000000016.png").is_file()
+
+
+def test_without_a_val_set_the_training_set_is_looked_at(
+    make: Callable[..., TrainConfig], data: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "groups"
+    root.mkdir()
+    (root / "0.png").write_bytes((data / "0.png").read_bytes())
+    (root / "faces.csv").write_text("file,age_group,set\n0.png,0-2,train\n")
+    _, told = load_weights(train(make(data=str(root), images=8), "cpu"))
+    assert set(json.loads(told["figures"])) == {"val/accuracy", "val/one_off"}  # no years known
+
+
+def test_targets_are_ages_of_the_batch_with_a_real_face_at_hand(
+    make: Callable[..., TrainConfig],
+) -> None:
+    trainer = Trainer(make(), ALONE)
+    index = torch.arange(12)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        step = trainer._prepare(index)
+        ages = trainer.faces.ages[index]
+        assert torch.equal(step.source_age, ages)
+        assert sorted(step.target_age.tolist()) == sorted(ages.tolist())
+        for target, group, real, mask in zip(
+            step.target_age, step.target_group, step.real, step.real_mask, strict=True
+        ):
+            source = next(i for i in range(12) if torch.equal(step.faces[i], real))
+            assert ages[source] == target
+            assert trainer.faces.groups[source] == group
+            assert torch.equal(step.mask[source], mask)
+        ranks = ages.argsort().argsort(), step.target_age.argsort().argsort()
+        assert (step.target_age != step.source_age).float().mean() > 0.7
+        assert ranks[0].shape == ranks[1].shape
+
+
+def test_the_average_follows(make: Callable[..., TrainConfig]) -> None:
+    """After one half-life it is halfway."""
+    trainer = Trainer(make(ema_images=100), ALONE)
+    trainer.images_seen = 1000
+    with torch.no_grad():
+        for average, value in zip(
+            trainer.averaged.parameters(), trainer.model.parameters(), strict=True
+        ):
+            average.zero_()
+            value.fill_(1.0)
+    trainer._average(100)
+    assert next(trainer.averaged.parameters()).unique().item() == pytest.approx(0.5)
+    trainer._average(100)
+    assert next(trainer.averaged.parameters()).unique().item() == pytest.approx(0.75)
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+
+class _Board:
+    """Stands in for TensorBoard's SummaryWriter."""
+
+    made: list["_Board"] = []  # noqa: RUF012
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.scalars, self.closed = out, {}, False
+        _Board.made.append(self)
+
+    def add_scalar(self, name: str, value: float, images_seen: int) -> None:
+        self.scalars[name, images_seen] = value
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_tensorboard_if_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    _Board.made.clear()
+    module = types.SimpleNamespace(SummaryWriter=_Board) if installed else None
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    out = tmp_path / "run"
+    with Progress(100, out) as progress:
+        assert not out.exists()  # not before there is something to record
+        progress.update(8, {"G/age": torch.tensor(2.0), "D/real": torch.tensor(1.0)})
+        progress.update(16, {"G/age": torch.tensor(4.0)})
+        progress.record(16, {"val/mae": 5.0})
+    lines = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
+    assert [line["images_seen"] for line in lines] == [16, 16]
+    assert lines[0]["val/mae"] == 5
+    assert lines[1]["loss/G/age"] == 3  # the mean of the steps
+    assert lines[1]["loss/D/real"] == 1
+    assert len(_Board.made) == installed
+    if installed:
+        (board,) = _Board.made
+        assert board.out == out
+        assert board.closed
+        assert board.scalars["val/mae", 16] == 5
+        assert board.scalars["loss/G/age", 16] == 3
+
+
+def test_every_twenty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("faceage.progress.time.monotonic", lambda: clock[0])
+    with Progress(100, tmp_path) as progress:
+        for images_seen in (8, 16, 24, 32):
+            progress.update(images_seen, {"G/age": torch.tensor(float(images_seen))})
+            clock[0] += 10
+    first, second = (json.loads(s) for s in (tmp_path / "stats.jsonl").read_text().splitlines())
+    assert (first["images_seen"], first["loss/G/age"]) == (24, 16.0)
+    assert first["images_per_second"] == pytest.approx(16 / 20)
+    assert (second["images_seen"], second["loss/G/age"]) == (32, 32.0)
+
+
+def test_only_the_first_process_records(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with Progress(100, None) as progress:
+        progress.update(8, {"G/age": torch.tensor(2.0)})
+        progress.record(8, {"val/mae": 5.0})
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_goes_to_stderr(
+    make: Callable[..., TrainConfig], capsys: pytest.CaptureFixture
+) -> None:
+    train(make(images=8), "cpu")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "val/mae" in captured.err
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def test_every_process_sees_its_own_part_of_the_batch(make: Callable[..., TrainConfig]) -> None:
+    trainer = Trainer(make(), ALONE)
+    whole = trainer._draw(trainer.sampler, 16, 8)
+    trainer.processes = Processes(1, 2, ALONE.device)
+    assert torch.equal(trainer._draw(trainer.sampler, 16, 4), whole[4:])
+
+
+def test_the_exported_model_never_waits_for_other_processes(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first process measures it: a batch norm that synchronises would wait for ever."""
+    monkeypatch.setattr(nn.Module, "to", lambda self, *_, **__: self)
+    several = Processes(0, 2, torch.device("cuda"))
+    monkeypatch.setattr(Trainer, "_decode", lambda self, dataset, side: _NO_FACES)
+    trainer = Trainer(make(), several)
+    kinds = [{type(m) for m in net.modules()} for net in (trainer.model, trainer.averaged)]
+    assert nn.SyncBatchNorm in kinds[0]
+    assert nn.BatchNorm2d not in kinds[0]
+    assert nn.SyncBatchNorm not in kinds[1]
+    assert list(trainer.model.state_dict()) == list(trainer.averaged.state_dict())
+
+
+_NO_FACES = types.SimpleNamespace(
+    groups=torch.zeros(1, dtype=torch.long), weights=torch.ones(1), sharp=torch.ones(1)
+)
