@@ -89,7 +89,7 @@ def _uniform(count: int, limit: float, device: torch.device, dims: int = 1) -> T
 def _similarity(
     count: int, device: torch.device, angle: float, zoom: float, shift: float
 ) -> Tensor:  # N,2,3
-    """Random mirror, rotation (degrees), zoom and shift (shares of the half side)."""
+    """Random mirror, rotation (degrees), zoom and shift (shares of the side)."""
     turn = _uniform(count, math.radians(angle), device)
     scale = torch.exp(_uniform(count, zoom, device))
     mirror = torch.where(_chance(count, 0.5, device, 1), -1.0, 1.0)

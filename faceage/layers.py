@@ -96,19 +96,3 @@ class ModulatedBlock(nn.Module):
         change = self.conv1(change)
         change = F.leaky_relu(self.norm2(change) * (1 + gain2) + bias2, 0.2)
         return (self.shortcut(x) + self.conv2(change)) * 0.5**0.5
-
-
-class DiscriminatorBlock(nn.Module):
-    """StarGAN v2's downsampling residual block: no normalisation, half the resolution."""
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_in, 3, 1, 1)
-        self.conv2 = nn.Conv2d(channels_in, channels_out, 3, 1, 1)
-        self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:  # (N,C,h,w) -> (N,C',h/2,w/2)
-        change = self.conv1(F.leaky_relu(x, 0.2))
-        change = F.avg_pool2d(change, 2)
-        change = self.conv2(F.leaky_relu(change, 0.2))
-        return (self.shortcut(F.avg_pool2d(x, 2)) + change) * 0.5**0.5

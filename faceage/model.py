@@ -14,18 +14,20 @@ Where it departs from the paper, and why:
   background are not age, and wrinkles need pixels.
 """
 
+import copy
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from faceage.ages import GROUP_STARTS, GROUPS, YEARS
 from faceage.layers import (
     AgeEmbedding,
     ConditionalBatchNorm2d,
-    DiscriminatorBlock,
     ModulatedBlock,
     ResidualBlock,
 )
@@ -48,7 +50,6 @@ class ModelConfig:
         encoder_blocks: residual blocks of each of the encoder's two stages.
         classifier_blocks: residual blocks of each of the classifier's two stages.
         decoder_blocks: modulated blocks at the resolution of the features.
-        discriminator_width: channels of the discriminator at S/2.
         decomposition: split the features by attention and classify the age part. False gives
             RAGAN: the decoder sees all features, there is no classifier, and the modulation is
             told the source age.
@@ -60,7 +61,6 @@ class ModelConfig:
     encoder_blocks: int = 2
     classifier_blocks: int = 2
     decoder_blocks: int = 3
-    discriminator_width: int = 64
     decomposition: bool = True
 
     @classmethod
@@ -72,7 +72,6 @@ class ModelConfig:
             width=32,
             encoder_blocks=1,
             decoder_blocks=1,
-            discriminator_width=24,
         )
         return cls(**(defaults | changes))
 
@@ -287,27 +286,34 @@ class FaceAgeModel(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """StarGAN v2's discriminator: one real/fake output for each of the ten age groups."""
+    """Real or aged, for each of the ten age groups (StarGAN v2: one output each).
+
+    Laid out as encoder and classifier, without batch norm, so that it can start as what the
+    classifier has learned: which skin, eyes and cheeks belong to which age is then known from the
+    first step, and telling real from aged is what is left to learn. It sees the middle of the
+    crop, hair and chin included.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.discriminator_width
-        limit = 8 * width
-        self.stem = nn.Conv2d(12, width, 3, 1, 1)
-        blocks = []
-        side = config.size // 2
-        while side > 4:
-            blocks.append(DiscriminatorBlock(width, min(2 * width, limit)))
-            width = min(2 * width, limit)
-            side //= 2
-        self.blocks = nn.Sequential(*blocks)
-        self.final = nn.Conv2d(width, width, side)
-        self.head = nn.Linear(width, GROUPS)
+        margin = config.size // 8
+        self._middle = slice(margin, config.size - margin)
+        self.encoder = _without_norms(Encoder(config))
+        self.stages = _without_norms(AgeClassifier(config).stages)
+        self.head = nn.Linear(4 * config.channels, GROUPS)
+
+    def start_from(self, model: FaceAgeModel) -> None:
+        """Take over what the encoder and, where there is one, the classifier have learned."""
+        self.encoder.load_state_dict(_without_norms(model.encoder).state_dict())
+        if model.config.decomposition:
+            self.stages.load_state_dict(_without_norms(model.classifier.stages).state_dict())
 
     def forward(self, faces: Tensor, group: Tensor) -> Tensor:  # N,3,S,S and (N,) -> (N,)
-        x = self.blocks(self.stem(F.pixel_unshuffle(faces, 2)))
-        x = self.final(F.leaky_relu(x, 0.2)).flatten(1)
-        return self.head(F.leaky_relu(x, 0.2)).gather(1, group[:, None]).squeeze(1)
+        middle = faces[..., self._middle, self._middle]
+        # The attention in between halves the features, more or less.
+        features = 0.5 * self.encoder(F.pixel_unshuffle(middle, 2))
+        logits = self.head(self.stages(features).mean((2, 3)))  # N,10
+        return logits.gather(1, group[:, None]).squeeze(1)
 
 
 def apply_change(faces: Tensor, change: Change) -> Tensor:  # N,3,R,R -> N,3,R,R in [-1, 1]
@@ -360,6 +366,18 @@ def expected_age(logits: Tensor) -> Tensor:  # N,101 -> (N,) years
 def _stage(channels_in: int, channels_out: int, blocks: int) -> list[nn.Module]:
     rest = [ResidualBlock(channels_out, channels_out) for _ in range(blocks - 1)]
     return [ResidualBlock(channels_in, channels_out, stride=2), *rest]
+
+
+def _without_norms(module: nn.Module) -> nn.Module:
+    """A copy whose batch norms, with the statistics they have, are part of the convolutions."""
+    module = copy.deepcopy(module).eval()
+    for part in module.modules():
+        children = list(part.named_children())
+        for (name, conv), (norm_name, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(part, name, fuse_conv_bn_eval(conv, norm))
+                setattr(part, norm_name, nn.Identity())
+    return module.train().requires_grad_(True)
 
 
 def _upsample(x: Tensor) -> Tensor:

@@ -94,6 +94,8 @@ class Trainer:
             # Not the averaged model: it is measured by one process, which would wait for the rest.
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.discriminator = Discriminator(config.model).to(**place)
+        if config.weights:
+            self.discriminator.start_from(self.averaged)
         self.perceptual = None
         if config.losses.perceptual and config.perceptual:
             self.perceptual = PerceptualLoss(read_tensors(config.perceptual)).to(**place)
@@ -268,6 +270,7 @@ class Trainer:
 
         self._recalibrate(self.averaged, _norms(*_classifying(self.averaged)), run)
         self.model.load_state_dict(self.averaged.state_dict())
+        self.discriminator.start_from(self.averaged)
 
     def _recalibrated(self) -> FaceAgeModel:
         """A copy of the averaged model with batch statistics of its own, for use."""

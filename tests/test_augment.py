@@ -31,7 +31,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """No colour, blur, noise or holes."""
     monkeypatch.setattr(augment, "_recolour", lambda faces, strength: faces)
     for name in ("_degrade", "_erase"):
-        monkeypatch.setattr(augment, name, lambda faces: faces)
+        monkeypatch.setattr(augment, name, lambda faces, **_: faces)
 
 
 def _window_picture(count: int, side: int = 64) -> tuple[Tensor, Tensor]:
@@ -188,7 +188,18 @@ def test_degrading_greys_some() -> None:
     torch.manual_seed(0)
     faces = torch.zeros(400, 3, 8, 8)
     faces[:, 0] = 0.5
-    degraded = augment._degrade(faces)
+    degraded = augment._degrade(faces, share=0.0, noise=0.0)
     grey = (degraded[:, 0] - degraded[:, 1]).abs().amax((1, 2)) < 1e-6
     assert 0.05 < grey.float().mean() < 0.16
     assert degraded.abs().max() <= 1
+
+
+def test_robust_views_carry_gradients_and_drown_faint_patterns() -> None:
+    torch.manual_seed(0)
+    faces = (torch.rand(4, 3, 32, 32) * 2 - 1).requires_grad_()
+    views = augment.robust_views(faces, 16)
+    assert views.shape == (4, 3, 16, 16)
+    assert views.abs().max() <= 1
+    views.sum().backward()
+    assert faces.grad is not None
+    assert (faces.grad.abs().sum((1, 2, 3)) > 0).all()

@@ -8,7 +8,6 @@ from faceage.ages import KNOTS
 from faceage.layers import (
     AgeEmbedding,
     ConditionalBatchNorm2d,
-    DiscriminatorBlock,
     ModulatedBlock,
     ResidualBlock,
 )
@@ -108,9 +107,3 @@ def test_modulated_block_treats_every_face_alone() -> None:
     block = ModulatedBlock(8, 8)
     x, modulation = torch.randn(3, 8, 4, 4), torch.randn(3, block.modulation_channels)
     assert torch.allclose(block(x, modulation)[1:2], block(x[1:2], modulation[1:2]), atol=1e-6)
-
-
-def test_discriminator_block_halves() -> None:
-    block = DiscriminatorBlock(4, 6)
-    assert block(torch.randn(2, 4, 8, 8)).shape == (2, 6, 4, 4)
-    assert not any(isinstance(m, nn.modules.batchnorm._NormBase) for m in block.modules())

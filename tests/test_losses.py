@@ -18,7 +18,7 @@ from faceage.losses import (
     generator_loss,
     masked_l1,
 )
-from faceage.model import Discriminator, FaceAgeModel, ModelConfig
+from faceage.model import Discriminator, FaceAgeModel, ModelConfig, inner_face
 
 TINY = ModelConfig(
     size=32,
@@ -27,7 +27,6 @@ TINY = ModelConfig(
     encoder_blocks=1,
     classifier_blocks=1,
     decoder_blocks=1,
-    discriminator_width=8,
 )
 
 
@@ -182,7 +181,7 @@ def test_r1_teaches_the_discriminator(discriminator: Discriminator) -> None:
         discriminator, step, step.faces, LossWeights(), nn.Identity(), with_r1=1
     )
     terms["r1"].backward()
-    assert discriminator.stem.weight.grad.abs().sum() > 0
+    assert discriminator.encoder.stem[0].weight.grad.abs().sum() > 0
 
 
 def test_padding_cannot_tell_real_from_aged(discriminator: Discriminator) -> None:
@@ -219,7 +218,13 @@ def test_generate_reconstructs_a_share(model: FaceAgeModel) -> None:
 
 
 def _terms(model: FaceAgeModel, discriminator: Discriminator, **options: object):
-    return generator_loss(model, model, discriminator, _step(), augment=nn.Identity(), **options)
+    return generator_loss(
+        model, model, discriminator, _step(), augment=nn.Identity(), view=_view, **options
+    )
+
+
+def _view(faces: Tensor) -> Tensor:
+    return inner_face(faces, TINY.classifier_size)
 
 
 def test_the_paper_has_no_other_terms(model: FaceAgeModel, discriminator: Discriminator) -> None:
@@ -269,7 +274,9 @@ def test_the_averaged_classifier_is_asked_but_not_taught(
     torch.manual_seed(2)
     averaged = FaceAgeModel(TINY).eval().requires_grad_(False)
     weights = LossWeights(target_age=1)
-    _, terms, _ = generator_loss(model, averaged, discriminator, _step(), weights, nn.Identity())
+    _, terms, _ = generator_loss(
+        model, averaged, discriminator, _step(), weights, nn.Identity(), _view
+    )
     model.zero_grad()
     terms["target_age"].backward()
     assert model.decoder.residual.weight.grad.abs().sum() > 0

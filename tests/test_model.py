@@ -29,7 +29,6 @@ TINY = ModelConfig(
     encoder_blocks=1,
     classifier_blocks=1,
     decoder_blocks=1,
-    discriminator_width=8,
 )
 
 
@@ -93,8 +92,8 @@ def test_state_dict_of_the_compact_baseline_is_frozen() -> None:
 
 def test_state_dict_of_the_compact_discriminator_is_frozen() -> None:
     prefixes, digest = _prefixes_and_hash(Discriminator(ModelConfig.compact()))
-    assert prefixes == {"stem": 2, "blocks": 20, "final": 2, "head": 2}
-    assert digest == "0eb8ae5557680a10"
+    assert prefixes == {"encoder": 18, "stages": 16, "head": 2}
+    assert digest == "754eff72f8175a6b"
 
 
 def test_some_names_and_shapes_of_the_compact_model() -> None:
@@ -340,6 +339,22 @@ def test_discriminator_has_one_output_for_each_group() -> None:
 def test_discriminator_has_no_batch_norm() -> None:
     nets = Discriminator(TINY).modules()
     assert not any(isinstance(m, nn.modules.batchnorm._NormBase) for m in nets)
+
+
+def test_discriminator_starts_as_encoder_and_classifier(faces: Tensor) -> None:
+    torch.manual_seed(0)
+    model = FaceAgeModel(TINY)
+    for _ in range(3):  # norms with statistics of their own
+        model.age_logits(torch.rand(4, 3, TINY.classifier_crop, TINY.classifier_crop))
+    model.eval()
+    discriminator = Discriminator(TINY)
+    discriminator.start_from(model)
+    x = torch.nn.functional.pixel_unshuffle(faces, 2)
+    features = model.encoder(x)
+    assert torch.allclose(discriminator.encoder(x), features, atol=1e-5)
+    deep = model.classifier.stages(features)
+    assert torch.allclose(discriminator.stages(features), deep, atol=1e-5)
+    assert all(p.requires_grad for p in discriminator.parameters())
 
 
 def test_discriminator_judges_every_face_alone(faces: Tensor) -> None:

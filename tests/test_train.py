@@ -31,7 +31,6 @@ TINY = ModelConfig(
     encoder_blocks=1,
     classifier_blocks=1,
     decoder_blocks=1,
-    discriminator_width=8,
 )
 ALONE = Processes(0, 1, torch.device("cpu"))
 
