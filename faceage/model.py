@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from faceage.ages import GROUP_STARTS, GROUPS, YEARS
+from faceage.ages import GROUP_STARTS, YEARS
 from faceage.layers import (
     AgeEmbedding,
     ConditionalBatchNorm2d,
@@ -37,6 +37,9 @@ INNER_TOP, INNER_LEFT, INNER_SIDE = 0.328125, 0.25, 0.5
 
 # A displacement of at most this share of the crop's half side.
 MAX_FLOW = 0.15
+
+# How much the fit to the age group counts in the discriminator, next to how real the face looks.
+FIT = 0.3
 
 
 @dataclass(frozen=True)
@@ -288,10 +291,10 @@ class FaceAgeModel(nn.Module):
 class Discriminator(nn.Module):
     """Real or aged, for each of the ten age groups (StarGAN v2: one output each).
 
-    Laid out as encoder and classifier, without batch norm, so that it can start as what the
-    classifier has learned: which skin, eyes and cheeks belong to which age is then known from the
-    first step, and telling real from aged is what is left to learn. It sees the middle of the
-    crop, hair and chin included.
+    An output is the sum of two: how real the face looks, which all groups teach together, and how
+    well it fits the group. Laid out as encoder and classifier, without batch norm, it starts as
+    what the classifier has learned: which skin, eyes and cheeks belong to which age is known from
+    the first step. It sees the middle of the crop, hair and chin included.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -299,21 +302,25 @@ class Discriminator(nn.Module):
         margin = config.size // 8
         self._middle = slice(margin, config.size - margin)
         self.encoder = _without_norms(Encoder(config))
-        self.stages = _without_norms(AgeClassifier(config).stages)
-        self.head = nn.Linear(4 * config.channels, GROUPS)
+        classifier = AgeClassifier(config)
+        self.stages = _without_norms(classifier.stages)
+        self.years = classifier.head
+        self.realism = nn.Linear(4 * config.channels, 1)
 
     def start_from(self, model: FaceAgeModel) -> None:
         """Take over what the encoder and, where there is one, the classifier have learned."""
         self.encoder.load_state_dict(_without_norms(model.encoder).state_dict())
         if model.config.decomposition:
             self.stages.load_state_dict(_without_norms(model.classifier.stages).state_dict())
+            self.years.load_state_dict(model.classifier.head.state_dict())
 
     def forward(self, faces: Tensor, group: Tensor) -> Tensor:  # N,3,S,S and (N,) -> (N,)
         middle = faces[..., self._middle, self._middle]
         # The attention in between halves the features, more or less.
         features = 0.5 * self.encoder(F.pixel_unshuffle(middle, 2))
-        logits = self.head(self.stages(features).mean((2, 3)))  # N,10
-        return logits.gather(1, group[:, None]).squeeze(1)
+        features = self.stages(features).mean((2, 3))
+        fit = group_log_probabilities(self.years(features)).gather(1, group[:, None])
+        return (self.realism(features).float() + FIT * fit).squeeze(1)
 
 
 def apply_change(faces: Tensor, change: Change) -> Tensor:  # N,3,R,R -> N,3,R,R in [-1, 1]

@@ -8,14 +8,14 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from faceage import augment, distributed, metrics
+from faceage import augment, distributed, preview
 from faceage.checkpoints import (
     load_state,
     load_weights,
@@ -34,23 +34,15 @@ from faceage.losses import (
     discriminator_loss,
     generator_loss,
 )
-from faceage.model import (
-    Discriminator,
-    FaceAgeModel,
-    apply_change,
-    expected_age,
-    group_log_probabilities,
-)
+from faceage.model import Discriminator, FaceAgeModel
 from faceage.progress import Progress
 from faceage.recipes import TrainConfig, to_dict
-from faceage.report import contact_sheet
 
 LICENCE = (
     "Weights for non-commercial research only, as are the faces they were trained on (UTKFace: "
     "non-commercial research; FFHQ: CC BY-NC-SA 4.0; All-Age-Faces, CIPLAB: research). Code: MIT."
 )
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
-SAMPLE_PEOPLE, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
 CALIBRATION_BATCHES = 24
 # Where things lie on this machine is nobody else's business, and may change.
 _PATHS = ("data", "out", "perceptual", "weights")
@@ -313,7 +305,8 @@ class Trainer:
             self.processes.wait()
             return path
         model = self._recalibrated()
-        figures = self._validate(model)
+        with self._autocast():
+            figures = preview.classification(model, self.val)
         self.progress.record(self.images_seen, figures)
         save_weights(
             path,
@@ -327,9 +320,8 @@ class Trainer:
                 "training": json.dumps(to_dict(self.config) | dict.fromkeys(_PATHS, "")),
             },
         )
-        self._sample_sheet(model).save(
-            _made(self.config.out / "samples") / f"{self.images_seen:09d}.png"
-        )
+        sheet = preview.sample_sheet(model, self.val)
+        sheet.save(_made(self.config.out / "samples") / f"{self.images_seen:09d}.png")
         save_state(
             self.config.out / STATE,
             {name: getattr(self, name).state_dict() for name in self._stateful}
@@ -364,48 +356,6 @@ class Trainer:
                 "Give another --out.",
             ) from None
         self.images_seen = state["images_seen"]
-
-    def _validate(self, model: FaceAgeModel) -> dict[str, float]:
-        """Classification on val; nothing without a classifier."""
-        if not self.config.model.decomposition:
-            return {}
-        with torch.no_grad(), self._autocast():
-            logits = torch.cat([model.age_logits(x).float() for x in self._val_batches()])
-        groups = group_log_probabilities(logits).argmax(1).cpu().numpy()
-        true, known = self.val.groups.cpu().numpy(), self.val.exact.cpu().numpy()
-        figures = {
-            "val/accuracy": metrics.accuracy(groups, true),
-            "val/one_off": metrics.accuracy(groups, true, tolerance=1),
-        }
-        if known.any():
-            years, ages = expected_age(logits).cpu().numpy(), self.val.ages.cpu().numpy()
-            figures["val/mae"] = metrics.mean_absolute_error(years[known], ages[known])
-        return figures
-
-    def _val_batches(self) -> Iterator[Tensor]:
-        for images in self.val.images.split(64):
-            yield self._place(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
-
-    def _sample_sheet(self, model: FaceAgeModel):
-        """The same few people at the same ages, every time."""
-        picks = torch.linspace(0, len(self.val) - 1, min(SAMPLE_PEOPLE, len(self.val))).long()
-        size = self.config.model.size
-        rows = []
-        for pick in picks.tolist():
-            face = self.val.images[pick : pick + 1].permute(0, 3, 1, 2).float() / 127.5 - 1
-            face = self._place(nn.functional.interpolate(face, size, mode="area"))
-            ages = torch.tensor(SAMPLE_AGES, dtype=torch.float32, device=self.device)
-            own = self.val.ages[pick].expand(len(ages))
-            with torch.no_grad():
-                encoded = model.encode(face).select(ages.long() * 0)
-                source = None if self.config.model.decomposition else own
-                aged = apply_change(
-                    face.expand(len(ages), -1, -1, -1), model.decode(encoded, ages, source)
-                )
-            pixels = (torch.cat([face, aged]) * 127.5 + 127.5).round().byte()
-            rows.append(list(pixels.permute(0, 2, 3, 1).cpu().numpy()))
-        own_ages = [f"{self.val.ages[p]:.0f}" for p in picks.tolist()]
-        return contact_sheet(rows, ["input", *map(str, SAMPLE_AGES)], own_ages)
 
     # -- small things --------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from faceage.ages import GROUP_STARTS, GROUPS, YEARS
 from faceage.model import (
+    FIT,
     MAX_FLOW,
     Change,
     Decomposition,
@@ -92,8 +93,8 @@ def test_state_dict_of_the_compact_baseline_is_frozen() -> None:
 
 def test_state_dict_of_the_compact_discriminator_is_frozen() -> None:
     prefixes, digest = _prefixes_and_hash(Discriminator(ModelConfig.compact()))
-    assert prefixes == {"encoder": 18, "stages": 16, "head": 2}
-    assert digest == "754eff72f8175a6b"
+    assert prefixes == {"encoder": 18, "stages": 16, "years": 2, "realism": 2}
+    assert digest == "7b124b9dbb5df6a1"
 
 
 def test_some_names_and_shapes_of_the_compact_model() -> None:
@@ -331,9 +332,13 @@ def test_discriminator_has_one_output_for_each_group() -> None:
     outputs = discriminator(faces, torch.arange(GROUPS))
     assert outputs.shape == (GROUPS,)
     assert len(outputs.unique()) == GROUPS
-    (outputs[3] * 1.0).backward()
-    rows = discriminator.head.weight.grad.abs().sum(1).nonzero().flatten().tolist()
-    assert rows == [3]
+    with torch.no_grad():  # certain of 20-29 years, and of nothing else
+        discriminator.years.weight.zero_()
+        discriminator.years.bias.fill_(-20)
+        discriminator.years.bias[20:30] = 0
+        fit = discriminator(faces, torch.arange(GROUPS))
+    assert fit.argmax() == 5
+    assert (fit[5] - fit[4]).item() == pytest.approx(FIT * (20 + math.log(10 / 5)), abs=1e-4)
 
 
 def test_discriminator_has_no_batch_norm() -> None:
@@ -354,6 +359,7 @@ def test_discriminator_starts_as_encoder_and_classifier(faces: Tensor) -> None:
     assert torch.allclose(discriminator.encoder(x), features, atol=1e-5)
     deep = model.classifier.stages(features)
     assert torch.allclose(discriminator.stages(features), deep, atol=1e-5)
+    assert torch.equal(discriminator.years.weight, model.classifier.head.weight)
     assert all(p.requires_grad for p in discriminator.parameters())
 
 
