@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from faceage import weights as weight_files
-from faceage.ages import GROUP_NAMES, MAX_AGE, MIN_AGE, YEARS, check_age, group_of
+from faceage.ages import GROUP_NAMES, check_age
 from faceage.alignment import Face, crop_face, face_mask, native_size, paste_change
 from faceage.batch import parse_faces
 from faceage.checkpoints import load_weights
@@ -23,10 +23,8 @@ from faceage.errors import ConfigError, NoFaceError, WeightsError
 from faceage.faces import MIN_SCORE, Detector, make_detector, no_face_error
 from faceage.model import Change, Decomposed, FaceAgeModel, apply_change
 from faceage.photos import Photo, as_photo
+from faceage.views import CHUNK, decode_views, encode_views, read_years, year_distributions
 
-# How close the classifier looks, and looks again: each view errs a little differently.
-VIEW_ZOOMS = (0.92, 1.0, 1.07, 1.14)
-CHUNK = 16  # faces decoded at once; bounds the memory, not the number of ages
 GREY = (
     1.5  # mean difference of the colour channels, in levels, below which a crop is black and white
 )
@@ -220,8 +218,8 @@ class FaceAger:
         numbers, places = zip(*found, strict=True)
         side = self.model.config.size
         faces = self._tensor([crop_face(photo.pixels, face, side) for face in places])
-        encoded = self.model.encode(faces)
-        changes = [self._decode(encoded, i, targets) for i in range(len(places))]
+        views = encode_views(self.model, faces)
+        changes = [self._decode(views, i, targets) for i in range(len(places))]
         sharp = [crop_face(photo.pixels, face, native_size(face)) for face in places]
         for i, age in enumerate(targets):
             pixels, crops = photo.pixels, []
@@ -233,13 +231,13 @@ class FaceAger:
                 crops.append(_to_pixels(apply_change(face, change)[0]))
             yield Aged(age, pixels, photo.alpha, tuple(crops), places, numbers)
 
-    def _decode(self, encoded: Decomposed, face: int, targets: list[float]) -> Change:
+    def _decode(self, views: Decomposed, face: int, targets: list[float]) -> Change:
         """The changes of one encoded face to all targets, in batches of `CHUNK`."""
         ages = torch.tensor(targets, dtype=torch.float32, device=self.device)
         parts = []
         for part in ages.split(CHUNK):
             index = torch.full((len(part),), face, device=self.device)
-            parts.append(self.model.decode(encoded.select(index), part))
+            parts.append(decode_views(self.model, views, index, part))
         return Change(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def _levels(self, crop: np.ndarray, place: Face, change: Change) -> np.ndarray:
@@ -281,38 +279,6 @@ def prediction_row(file: str, prediction: Prediction) -> dict[str, Any]:
     }
 
 
-@torch.inference_mode()
-def year_distributions(model: FaceAgeModel, faces: torch.Tensor) -> np.ndarray:
-    """Distributions over whole years, (N,101): the mean over a few views of each face.
-
-    The views are the face and its mirror image, each a little closer and a little farther.
-
-    Args:
-        faces: N,3,R,R in [-1, 1] with R = `config.classifier_crop`, on the model's device.
-    """
-    rows = []
-    for part in faces.split(CHUNK):
-        both = torch.cat([part, part.flip(3)])
-        views = torch.cat([model.age_logits(both, zoom) for zoom in VIEW_ZOOMS])
-        rows.append(views.float().softmax(1).unflatten(0, (-1, len(part))).mean(0).cpu())
-    return torch.cat(rows).double().numpy()
-
-
-def read_years(years: np.ndarray) -> tuple[float, tuple[float, float], np.ndarray]:
-    """What a distribution over years (101,) says: age, interval, probabilities of the groups.
-
-    The age is the mean, the interval the middle 80 %; the groups' ten probabilities sum to 1.
-    """
-    years = years / years.sum()
-    ages = np.arange(MIN_AGE, MAX_AGE + 1)
-    age = float(years @ ages)
-    sums = np.zeros(len(GROUP_NAMES))
-    np.add.at(sums, [group_of(year) for year in ages], years)
-    low, high = _quantiles(years, 0.1, 0.9)
-    # A skewed distribution can have its mean outside its own middle: the interval holds both.
-    return age, (min(low, age), max(high, age)), sums
-
-
 def _prediction(years: np.ndarray, face: Face, number: int) -> Prediction:
     age, interval, sums = read_years(years)
     return Prediction(
@@ -323,13 +289,6 @@ def _prediction(years: np.ndarray, face: Face, number: int) -> Prediction:
         face=face,
         number=number,
     )
-
-
-def _quantiles(years: np.ndarray, *shares: float) -> list[float]:
-    """Ages below which these shares of the distribution lie; year k reaches from k-.5 to k+.5."""
-    cumulative = np.concatenate([[0], np.cumsum(years) / years.sum()])
-    edges = np.arange(YEARS + 1) + MIN_AGE - 0.5
-    return [float(np.clip(np.interp(q, cumulative, edges), MIN_AGE, MAX_AGE)) for q in shares]
 
 
 def choose_faces(photo: Photo, detector: Detector, faces: str | int = "all") -> list[NumberedFace]:

@@ -61,7 +61,7 @@ def robust_views(faces: Tensor, size: int) -> Tensor:  # N,3,S,S -> N,3,size,siz
     """
     grid = _inner_grid(len(faces), size, faces.device, angle=10, zoom=0.12, shift=0.05)
     inner = F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
-    return _degrade(_recolour(inner, strength=0.4), share=0.7, noise=0.2)
+    return _degrade(_recolour(inner, strength=0.4), share=0.7, noise=0.2, grey=0.5)
 
 
 def diff_augment(faces: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def _recolour(faces: Tensor, strength: float) -> Tensor:
     return centre + (faces - centre) * (1 + _uniform(count, strength, device, 4))  # contrast
 
 
-def _degrade(faces: Tensor, share: float, noise: float) -> Tensor:
+def _degrade(faces: Tensor, share: float, noise: float, grey: float = 0.1) -> Tensor:
     """Blur and noise for a share of the faces, grey for some: sharpness must not tell the age."""
     count, device = len(faces), faces.device
     side = faces.shape[-1]
@@ -146,8 +146,8 @@ def _degrade(faces: Tensor, share: float, noise: float) -> Tensor:
     faces = torch.where(_chance(count, share, device, 4), blurred, faces)
     grain = torch.randn_like(faces) * noise * torch.rand(count, 1, 1, 1, device=device)
     faces = torch.where(_chance(count, share, device, 4), faces + grain, faces)
-    grey = faces.mean(1, keepdim=True).expand_as(faces)
-    return torch.where(_chance(count, 0.1, device, 4), grey, faces).clamp(-1, 1)
+    light = faces.mean(1, keepdim=True).expand_as(faces)
+    return torch.where(_chance(count, grey, device, 4), light, faces).clamp(-1, 1)
 
 
 def _erase(faces: Tensor) -> Tensor:

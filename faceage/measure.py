@@ -18,12 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from torch import Tensor
 
 from faceage import metrics
-from faceage.ager import read_years, year_distributions
 from faceage.ages import GROUP_NAMES, GROUPS, MAX_AGE, group_range
 from faceage.data import Dataset, Faces, decode
 from faceage.judges import CROP, AgeJudge
 from faceage.model import INNER_LEFT, INNER_SIDE, INNER_TOP, FaceAgeModel, apply_change
 from faceage.report import contact_sheet
+from faceage.views import decode_views, encode_views, read_years, year_distributions
 
 BATCH = 32  # faces at once
 NEAREST = 10  # a person for the sheet is drawn from so many whose age is nearest to the one wanted
@@ -216,10 +216,10 @@ class Measurer:
         self, model: FaceAgeModel, x: Tensor, crops: Tensor, faces: Faces, targets: Sequence[Tensor]
     ) -> list[Tensor]:
         """Crops at each of `targets` (each (N,) years), from faces `x` at the model's size."""
-        encoded = model.encode(x)
+        views, index = encode_views(model, x), torch.arange(len(x), device=self.device)
         source = None if model.config.decomposition else self._years(faces.ages)
         return [
-            apply_change(crops, model.decode(encoded, self._years(ages), source))
+            apply_change(crops, decode_views(model, views, index, self._years(ages), source))
             for ages in targets
         ]
 

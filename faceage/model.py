@@ -38,6 +38,10 @@ INNER_TOP, INNER_LEFT, INNER_SIDE = 0.328125, 0.25, 0.5
 # A displacement of at most this share of the crop's half side.
 MAX_FLOW = 0.15
 
+# How far colours may change, next to light and shade. Wrinkles, folds and cheeks are shading; with
+# colours at its free disposal, the generator paints.
+COLOUR = 0.25
+
 # How much the fit to the age group counts in the discriminator, next to how real the face looks.
 FIT = 0.3
 
@@ -240,7 +244,9 @@ class Decoder(nn.Module):
         x = _upsample(self.narrow2(x)) + self.detail(detail)  # N,C/4,S/2,S/2
         x = self.last(x, last)
         x = F.leaky_relu(_upsample(self.narrow3(x)), 0.2)  # N,C/8,S,S
-        return Change(self.residual(x), flow)
+        residual = self.residual(x)
+        light = residual.mean(1, keepdim=True)
+        return Change(light + COLOUR * (residual - light), flow)
 
 
 class FaceAgeModel(nn.Module):
@@ -294,14 +300,14 @@ class Discriminator(nn.Module):
     An output is the sum of two: how real the face looks, which all groups teach together, and how
     well it fits the group. Laid out as encoder and classifier, without batch norm, it starts as
     what the classifier has learned: which skin, eyes and cheeks belong to which age is known from
-    the first step. It sees the middle of the crop, hair and chin included.
+    the first step. It sees what the classifier sees: the inner face.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        margin = config.size // 8
-        self._middle = slice(margin, config.size - margin)
+        self._view = config.classifier_size
         self.encoder = _without_norms(Encoder(config))
+        self.decomposition = _without_norms(Decomposition(config.channels))
         classifier = AgeClassifier(config)
         self.stages = _without_norms(classifier.stages)
         self.years = classifier.head
@@ -311,14 +317,14 @@ class Discriminator(nn.Module):
         """Take over what the encoder and, where there is one, the classifier have learned."""
         self.encoder.load_state_dict(_without_norms(model.encoder).state_dict())
         if model.config.decomposition:
+            self.decomposition.load_state_dict(_without_norms(model.decomposition).state_dict())
             self.stages.load_state_dict(_without_norms(model.classifier.stages).state_dict())
             self.years.load_state_dict(model.classifier.head.state_dict())
 
     def forward(self, faces: Tensor, group: Tensor) -> Tensor:  # N,3,S,S and (N,) -> (N,)
-        middle = faces[..., self._middle, self._middle]
-        # The attention in between halves the features, more or less.
-        features = 0.5 * self.encoder(F.pixel_unshuffle(middle, 2))
-        features = self.stages(features).mean((2, 3))
+        inner = inner_face(faces, self._view)
+        _, age_features = self.decomposition(self.encoder(F.pixel_unshuffle(inner, 2)))
+        features = self.stages(age_features).mean((2, 3))
         fit = group_log_probabilities(self.years(features)).gather(1, group[:, None])
         return (self.realism(features).float() + FIT * fit).squeeze(1)
 
@@ -384,7 +390,20 @@ def _without_norms(module: nn.Module) -> nn.Module:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(part, name, fuse_conv_bn_eval(conv, norm))
                 setattr(part, norm_name, nn.Identity())
+        for name, norm in part.named_children():
+            if isinstance(norm, nn.BatchNorm2d):  # behind a sum, say: a gain and a bias of its own
+                setattr(part, name, _affine(norm))
     return module.train().requires_grad_(True)
+
+
+def _affine(norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """What a batch norm does in eval mode, as a convolution of every channel by itself."""
+    channels = norm.num_features
+    affine = nn.Conv2d(channels, channels, 1, groups=channels)
+    gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    affine.weight.data = gain.detach()[:, None, None, None].clone()
+    affine.bias.data = (norm.bias - norm.running_mean * gain).detach().clone()
+    return affine
 
 
 def _upsample(x: Tensor) -> Tensor:

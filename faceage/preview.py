@@ -26,7 +26,8 @@ def classification(model: FaceAgeModel, faces: Faces) -> dict[str, float]:
     if not model.config.decomposition:
         return {}
     batches = faces.images.split(BATCH)
-    logits = torch.cat([model.age_logits(_as_input(images)).float() for images in batches])
+    with torch.autocast(faces.images.device.type, torch.bfloat16):
+        logits = torch.cat([model.age_logits(_as_input(images)) for images in batches]).float()
     groups = group_log_probabilities(logits).argmax(1).cpu().numpy()
     true, known = faces.groups.cpu().numpy(), faces.exact.cpu().numpy()
     figures = {

@@ -305,8 +305,7 @@ class Trainer:
             self.processes.wait()
             return path
         model = self._recalibrated()
-        with self._autocast():
-            figures = preview.classification(model, self.val)
+        figures = preview.classification(model, self.val)
         self.progress.record(self.images_seen, figures)
         save_weights(
             path,

@@ -16,7 +16,7 @@ LAYERS = (
     ("ages", "alignment", "distributed", "metrics", "pictures", "progress", "weights"),
     ("data", "faces", "judges", "layers", "photos", "report"),
     ("batch", "model"),
-    ("augment", "checkpoints", "losses", "preview"),
+    ("augment", "checkpoints", "losses", "preview", "views"),
     ("ager", "recipes"),
     ("balance", "jobs", "measure", "train"),
     ("evaluate",),

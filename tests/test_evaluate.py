@@ -18,7 +18,7 @@ from faceage.data import open_dataset
 from faceage.errors import AgeError, DataError, OutputError
 from faceage.evaluate import SHEET_AGES, Options, evaluate, tables
 from faceage.measure import Measurer, Subject, inner_sharpness, picture_mask, spread, to_pixels
-from faceage.model import Change, FaceAgeModel, ModelConfig
+from faceage.model import Change, Decomposed, FaceAgeModel, ModelConfig
 
 CPU = torch.device("cpu")
 
@@ -28,18 +28,19 @@ class Stub:
 
     config = TINY
 
-    def age_logits(self, faces):
+    def age_logits(self, faces, zoom=1.0):
         levels = ((faces.mean((1, 2, 3)) + 1) * 127.5).round().long()
         return 60.0 * torch.nn.functional.one_hot(levels, 101)
 
     def encode(self, faces):
         assert faces.shape[1:] == (3, TINY.size, TINY.size)
-        return faces
+        return Decomposed(faces, faces, faces)
 
     def decode(self, encoded, target_age, source_age=None):
         assert source_age is None
-        residual = (target_age / 100)[:, None, None, None] * torch.ones_like(encoded)
-        return Change(residual, torch.zeros(len(encoded), 2, 4, 4))
+        faces = encoded.identity
+        residual = (target_age / 100)[:, None, None, None] * torch.ones_like(faces)
+        return Change(residual, torch.zeros(len(faces), 2, 4, 4))
 
 
 class BrightnessJudge:

@@ -93,8 +93,14 @@ def test_state_dict_of_the_compact_baseline_is_frozen() -> None:
 
 def test_state_dict_of_the_compact_discriminator_is_frozen() -> None:
     prefixes, digest = _prefixes_and_hash(Discriminator(ModelConfig.compact()))
-    assert prefixes == {"encoder": 18, "stages": 16, "years": 2, "realism": 2}
-    assert digest == "7b124b9dbb5df6a1"
+    assert prefixes == {
+        "encoder": 18,
+        "decomposition": 6,
+        "stages": 16,
+        "years": 2,
+        "realism": 2,
+    }
+    assert digest == "f310ddf08bbfdf22"
 
 
 def test_some_names_and_shapes_of_the_compact_model() -> None:
@@ -357,6 +363,8 @@ def test_discriminator_starts_as_encoder_and_classifier(faces: Tensor) -> None:
     x = torch.nn.functional.pixel_unshuffle(faces, 2)
     features = model.encoder(x)
     assert torch.allclose(discriminator.encoder(x), features, atol=1e-5)
+    _, age_features = model.decomposition(features)
+    assert torch.allclose(discriminator.decomposition(features)[1], age_features, atol=1e-5)
     deep = model.classifier.stages(features)
     assert torch.allclose(discriminator.stages(features), deep, atol=1e-5)
     assert torch.equal(discriminator.years.weight, model.classifier.head.weight)

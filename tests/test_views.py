@@ -1,0 +1,62 @@
+"""Looking at each face more than once."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from faceage.model import FaceAgeModel, ModelConfig, apply_change
+from faceage.views import decode_views, encode_views, year_distributions
+
+TINY = ModelConfig(
+    size=32,
+    classifier_size=32,
+    width=16,
+    encoder_blocks=1,
+    classifier_blocks=1,
+    decoder_blocks=1,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> FaceAgeModel:
+    torch.manual_seed(0)
+    model = FaceAgeModel(TINY)
+    for head in (model.decoder.residual, model.decoder.flow):
+        nn.init.normal_(head.weight, std=0.2)
+    return model.eval().requires_grad_(False)
+
+
+def _aged(model: FaceAgeModel, faces: Tensor, age: float) -> Tensor:
+    index = torch.arange(len(faces))
+    ages = torch.full((len(faces),), age)
+    change = decode_views(model, encode_views(model, faces), index, ages)
+    return apply_change(faces, change)
+
+
+def test_a_mirrored_face_is_changed_alike(model: FaceAgeModel) -> None:
+    torch.manual_seed(1)
+    faces = torch.rand(2, 3, 32, 32) * 2 - 1
+    aged = _aged(model, faces, 70)
+    assert (aged - faces).abs().max() > 0.01
+    assert torch.allclose(_aged(model, faces.flip(3), 70), aged.flip(3), atol=1e-4)
+    plain = apply_change(faces, model.decode(model.encode(faces), torch.full((2,), 70.0)))
+    assert not torch.allclose(plain, aged, atol=1e-3)  # one look alone is not symmetric
+
+
+def test_faces_are_picked_by_index(model: FaceAgeModel) -> None:
+    torch.manual_seed(2)
+    faces = torch.rand(3, 3, 32, 32) * 2 - 1
+    ages = torch.tensor([5.0, 70.0])
+    picked = decode_views(model, encode_views(model, faces), torch.tensor([2, 2]), ages)
+    alone = decode_views(model, encode_views(model, faces[2:]), torch.tensor([0, 0]), ages)
+    assert torch.allclose(picked.residual, alone.residual, atol=1e-5)
+    assert torch.allclose(picked.flow, alone.flow, atol=1e-5)
+
+
+def test_years_do_not_depend_on_the_mirror_and_sum_to_one(model: FaceAgeModel) -> None:
+    torch.manual_seed(3)
+    faces = torch.rand(2, 3, 64, 64) * 2 - 1
+    years = year_distributions(model, faces)
+    assert years.shape == (2, 101)
+    assert years.sum(1) == pytest.approx([1, 1])
+    assert year_distributions(model, faces.flip(3)) == pytest.approx(years, abs=1e-5)
