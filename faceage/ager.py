@@ -23,7 +23,14 @@ from faceage.errors import ConfigError, NoFaceError, WeightsError
 from faceage.faces import MIN_SCORE, Detector, make_detector, no_face_error
 from faceage.model import Change, Decomposed, FaceAgeModel, apply_change
 from faceage.photos import Photo, as_photo
-from faceage.views import CHUNK, decode_views, encode_views, read_years, year_distributions
+from faceage.views import (
+    CHUNK,
+    decode_views,
+    encode_views,
+    group_at,
+    read_years,
+    year_distributions,
+)
 
 GREY = (
     1.5  # mean difference of the colour channels, in levels, below which a crop is black and white
@@ -38,9 +45,9 @@ class Prediction:
     """The age of one face.
 
     Attributes:
-        age: years, the mean of the predicted distribution.
+        age: years, the median of the predicted distribution.
         interval: years; the middle 80 % of the distribution lies between the two.
-        group: the likeliest of the ten age groups, as "30-39".
+        group: the age group that the age lies in, as "30-39". Mostly the likeliest one.
         probabilities: of all ten groups, by name; they sum to 1.
         face: where the face is.
         number: its place in the photo, 1 for the largest face.
@@ -284,7 +291,7 @@ def _prediction(years: np.ndarray, face: Face, number: int) -> Prediction:
     return Prediction(
         age=age,
         interval=interval,
-        group=GROUP_NAMES[int(sums.argmax())],
+        group=GROUP_NAMES[group_at(age)],
         probabilities={n: float(p) for n, p in zip(GROUP_NAMES, sums, strict=True)},
         face=face,
         number=number,

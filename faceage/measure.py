@@ -23,7 +23,13 @@ from faceage.data import Dataset, Faces, decode
 from faceage.judges import CROP, AgeJudge
 from faceage.model import INNER_LEFT, INNER_SIDE, INNER_TOP, FaceAgeModel, apply_change
 from faceage.report import contact_sheet
-from faceage.views import decode_views, encode_views, read_years, year_distributions
+from faceage.views import (
+    decode_views,
+    encode_views,
+    group_at,
+    read_years,
+    year_distributions,
+)
 
 BATCH = 32  # faces at once
 NEAREST = 10  # a person for the sheet is drawn from so many whose age is nearest to the one wanted
@@ -86,8 +92,9 @@ class Measurer:
         side, rows = subject.model.config.classifier_crop, []
         for (faces,) in self._stream(self._everyone(), [side], f"{subject.name}: telling ages"):
             rows.append(year_distributions(subject.model, self._tensor(faces)))
-        ages, intervals, sums = zip(*map(read_years, np.concatenate(rows)), strict=True)
-        groups, low, high = np.argmax(sums, 1), *np.array(intervals).T
+        ages, intervals, _ = zip(*map(read_years, np.concatenate(rows)), strict=True)
+        groups = np.array([group_at(age) for age in ages])
+        low, high = np.array(intervals).T
         true, exact, years = self.groups, self.exact, self.ages
         return {
             "accuracy": self._figure(groups == true),

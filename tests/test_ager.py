@@ -8,7 +8,7 @@ from PIL import Image
 import faceage
 from faceage import ager as module
 from faceage.ager import FaceAger, _prediction, choose_faces, load_detector, pick_device
-from faceage.ages import GROUP_NAMES
+from faceage.ages import GROUP_NAMES, group_of
 from faceage.alignment import Face, photo_mask
 from faceage.errors import AgeError, ConfigError, NoFaceError, PhotoError, WeightsError
 from faceage.model import FaceAgeModel, ModelConfig
@@ -38,12 +38,17 @@ def test_prediction_of_one_certain_year() -> None:
     assert found.probabilities == {n: float(n == "20-29") for n in GROUP_NAMES}
 
 
-def test_prediction_sums_years_to_groups() -> None:
-    # The likeliest single year is 10, the likeliest group 20-29.
+def test_prediction_is_the_median_and_its_group() -> None:
+    # The likeliest single year is 10; half of the weight lies below a third of the year 22.
     found = _prediction(distribution(y10=0.4, y22=0.3, y28=0.3), NOBODY, 1)
     assert found.group == "20-29"
     assert found.probabilities["20-29"] == pytest.approx(0.6)
-    assert found.age == pytest.approx(0.4 * 10 + 0.3 * 22 + 0.3 * 28)
+    assert found.age == pytest.approx(21.5 + (0.5 - 0.4) / 0.3)
+
+
+@pytest.mark.parametrize(("year", "group"), [(29, "20-29"), (30, "30-39"), (70, "70+"), (0, "0-2")])
+def test_the_group_is_that_of_the_nearest_whole_year(year: int, group: str) -> None:
+    assert _prediction(distribution(**{f"y{year}": 1.0}), NOBODY, 1).group == group
 
 
 def test_interval_is_the_middle_of_an_even_distribution() -> None:
@@ -53,9 +58,9 @@ def test_interval_is_the_middle_of_an_even_distribution() -> None:
 
 def test_interval_holds_the_age_and_stays_within_years() -> None:
     skewed = _prediction(distribution(y0=0.95, y100=0.05), NOBODY, 1)
-    assert skewed.age == pytest.approx(5)
+    assert skewed.age == pytest.approx(-0.5 + 0.5 / 0.95, abs=1e-6)
     assert skewed.interval[0] == 0
-    assert skewed.interval[1] == pytest.approx(5)
+    assert skewed.interval[1] == pytest.approx(-0.5 + 0.9 / 0.95)
 
 
 def test_predict_numbers_faces_by_size(ager: FaceAger, couple: Path) -> None:
@@ -66,7 +71,7 @@ def test_predict_numbers_faces_by_size(ager: FaceAger, couple: Path) -> None:
         assert p.interval[0] <= p.age <= p.interval[1]
         assert sum(p.probabilities.values()) == pytest.approx(1)
         assert list(p.probabilities) == list(GROUP_NAMES)
-        assert p.group == max(p.probabilities, key=p.probabilities.__getitem__)
+        assert p.group == GROUP_NAMES[group_of(int(p.age + 0.5))]
 
 
 def test_predict_does_not_depend_on_the_mirror(ager: FaceAger, astronaut: Path) -> None:
