@@ -235,7 +235,7 @@ class FaceAger:
             ):
                 change = Change(residual[i : i + 1], flow[i : i + 1])
                 pixels = paste_change(pixels, place, self._levels(own, place, change))
-                crops.append(_to_pixels(apply_change(face, change)[0]))
+                crops.append(_to_pixels(apply_change(face, change, "bicubic")[0]))
             yield Aged(age, pixels, photo.alpha, tuple(crops), places, numbers)
 
     def _decode(self, views: Decomposed, face: int, targets: list[float]) -> Change:
@@ -255,7 +255,11 @@ class FaceAger:
         mask = torch.from_numpy(face_mask(place.landmarks, change.flow.shape[-1]))
         change = change._replace(flow=change.flow * mask.to(self.device))
         delta = (
-            ((apply_change(face, change) - face)[0] * 127.5).permute(1, 2, 0).float().cpu().numpy()
+            ((apply_change(face, change, "bicubic") - face)[0] * 127.5)
+            .permute(1, 2, 0)
+            .float()
+            .cpu()
+            .numpy()
         )
         if np.ptp(crop.astype(np.int16), axis=2).mean() < GREY:
             # A black-and-white photo stays one: the change may lighten and darken, not colour.

@@ -226,7 +226,9 @@ class Measurer:
         views, index = encode_views(model, x), torch.arange(len(x), device=self.device)
         source = None if model.config.decomposition else self._years(faces.ages)
         return [
-            apply_change(crops, decode_views(model, views, index, self._years(ages), source))
+            apply_change(
+                crops, decode_views(model, views, index, self._years(ages), source), "bicubic"
+            )
             for ages in targets
         ]
 

@@ -329,19 +329,22 @@ class Discriminator(nn.Module):
         return (self.realism(features).float() + FIT * fit).squeeze(1)
 
 
-def apply_change(faces: Tensor, change: Change) -> Tensor:  # N,3,R,R -> N,3,R,R in [-1, 1]
+def apply_change(
+    faces: Tensor, change: Change, resampling: str = "bilinear"
+) -> Tensor:  # N,3,R,R -> N,3,R,R in [-1, 1]
     """Apply a change to the faces it was made for, at any resolution R.
 
     Args:
         faces: crops in [-1, 1]; R may differ from the model's S.
         change: N changes; one face is broadcast to many changes by the caller.
+        resampling: how moved content is read: "bilinear", or "bicubic", slower and sharper.
     """
     side = faces.shape[-1]
     flow = F.interpolate(change.flow.float(), side, mode="bicubic", align_corners=False)
     axis = (torch.arange(side, device=faces.device, dtype=torch.float32) * 2 + 1) / side - 1
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))  # 2,R,R
     grid = (grid + flow).permute(0, 2, 3, 1)
-    moved = F.grid_sample(faces.float(), grid, padding_mode="border", align_corners=False)
+    moved = F.grid_sample(faces.float(), grid, resampling, "border", align_corners=False)
     residual = change.residual.float()
     if residual.shape[-1] != side:
         residual = F.interpolate(
