@@ -12,14 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceage.ages import YEARS
+from faceage.discriminator import Discriminator
 from faceage.errors import WeightsError
-from faceage.model import (
-    Decomposed,
-    Discriminator,
-    FaceAgeModel,
-    apply_change,
-    group_log_probabilities,
-)
+from faceage.model import Decomposed, FaceAgeModel, apply_change, group_log_probabilities
 
 Terms = dict[str, Tensor]
 

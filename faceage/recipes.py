@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from faceage.discriminator import Discriminator
 from faceage.errors import ConfigError
 from faceage.losses import LossWeights
-from faceage.model import Discriminator, FaceAgeModel, ModelConfig
+from faceage.model import FaceAgeModel, ModelConfig
 
 
 @dataclass(frozen=True)

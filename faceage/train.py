@@ -25,6 +25,7 @@ from faceage.checkpoints import (
     save_weights,
 )
 from faceage.data import Dataset, Faces, InfiniteSampler, decode, draw_weights, open_dataset
+from faceage.discriminator import Discriminator
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import (
     PerceptualLoss,
@@ -34,7 +35,7 @@ from faceage.losses import (
     discriminator_loss,
     generator_loss,
 )
-from faceage.model import Discriminator, FaceAgeModel
+from faceage.model import FaceAgeModel
 from faceage.progress import Progress
 from faceage.recipes import TrainConfig, to_dict
 

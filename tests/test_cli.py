@@ -345,4 +345,5 @@ def test_train_dry_run(run, tmp_path: Path) -> None:
     assert resolved["model"]["width"] == 48
     assert resolved["losses"]["r1"] == 2
     assert resolved["images"] == 1000
+    assert resolved["cost"]["gmac_encode"] > 0
     assert not (tmp_path / "r").exists()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from faceage.ages import YEARS
+from faceage.discriminator import Discriminator
 from faceage.errors import WeightsError
 from faceage.losses import (
     LossWeights,
@@ -18,7 +19,7 @@ from faceage.losses import (
     generator_loss,
     masked_l1,
 )
-from faceage.model import Discriminator, FaceAgeModel, ModelConfig, inner_face
+from faceage.model import FaceAgeModel, ModelConfig, inner_face
 
 TINY = ModelConfig(
     size=32,

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from faceage.ages import GROUP_STARTS, GROUPS, YEARS
+from faceage.discriminator import FIT, Discriminator
 from faceage.model import (
-    FIT,
     MAX_FLOW,
     Change,
     Decomposition,
-    Discriminator,
     FaceAgeModel,
     ModelConfig,
     apply_change,
