@@ -6,7 +6,6 @@ and kernels, full precision for the small rest.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -130,12 +129,6 @@ def load_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
     if not isinstance(state, dict) or not {"images_seen", "config"} <= state.keys():
         raise WeightsError(f"{path} is not a training state.", "Give another --out.")
     return state
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def recalibrate(norms: Iterable[nn.Module], run: Callable[[int], None], batches: int) -> None:

@@ -34,7 +34,6 @@ from faceage.ages import GROUPS, group_of, group_range, parse_group
 from faceage.errors import AgeError, DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-SETS = ("train", "val")
 MOST_YEARS = 130  # UTKFace has labels up to 116
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 VAL_SHARE = 0.05  # of the pictures, by a hash of the file name, where a dataset names no split

@@ -105,9 +105,6 @@ class Change(NamedTuple):
     residual: Tensor  # N,3,S,S in [-2, 2]
     flow: Tensor  # N,2,h,w: where each place takes its content from, in half sides
 
-    def float(self) -> "Change":
-        return Change(self.residual.float(), self.flow.float())
-
 
 class Encoder(nn.Module):
     """Faces -> features at an eighth of the resolution. Fully convolutional: any size goes."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -22,15 +23,6 @@ from faceage.checkpoints import (
 )
 from faceage.errors import OutputError, WeightsError
 from faceage.model import FaceAgeModel, ModelConfig
-
-TINY = ModelConfig(
-    size=32,
-    classifier_size=32,
-    width=16,
-    encoder_blocks=1,
-    classifier_blocks=1,
-    decoder_blocks=1,
-)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import TINY, write_noise
+from conftest import TINY
+from test_train import write_noise
 from torch import Tensor, nn
 
 from faceage import distributed

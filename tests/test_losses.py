@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import TINY
 from torch import Tensor, nn
 
 from faceage.ages import YEARS
@@ -20,15 +21,6 @@ from faceage.losses import (
     masked_l1,
 )
 from faceage.model import FaceAgeModel, ModelConfig, inner_face
-
-TINY = ModelConfig(
-    size=32,
-    classifier_size=32,
-    width=16,
-    encoder_blocks=1,
-    classifier_blocks=1,
-    decoder_blocks=1,
-)
 
 
 def _step(count: int = 4, side: int = 32) -> Step:

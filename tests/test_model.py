@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from conftest import TINY
 from torch import Tensor, nn
 
 from faceage.ages import GROUP_STARTS, GROUPS, YEARS
@@ -20,15 +21,6 @@ from faceage.model import (
     expected_age,
     group_log_probabilities,
     inner_face,
-)
-
-TINY = ModelConfig(
-    size=32,
-    classifier_size=32,
-    width=16,
-    encoder_blocks=1,
-    classifier_blocks=1,
-    decoder_blocks=1,
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 from torch import Tensor, nn
 
@@ -19,19 +20,11 @@ from faceage.checkpoints import load_state, load_weights, save_state, save_weigh
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import LossWeights
-from faceage.model import FaceAgeModel, ModelConfig
+from faceage.model import FaceAgeModel
 from faceage.progress import Progress
 from faceage.recipes import TrainConfig
 from faceage.train import Trainer, train
 
-TINY = ModelConfig(
-    size=32,
-    classifier_size=32,
-    width=16,
-    encoder_blocks=1,
-    classifier_blocks=1,
-    decoder_blocks=1,
-)
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 

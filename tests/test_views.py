@@ -2,19 +2,11 @@
 
 import pytest
 import torch
+from conftest import TINY
 from torch import Tensor, nn
 
-from faceage.model import FaceAgeModel, ModelConfig, apply_change
+from faceage.model import FaceAgeModel, apply_change
 from faceage.views import decode_views, encode_views, year_distributions
-
-TINY = ModelConfig(
-    size=32,
-    classifier_size=32,
-    width=16,
-    encoder_blocks=1,
-    classifier_blocks=1,
-    decoder_blocks=1,
-)
 
 
 @pytest.fixture(scope="module")
