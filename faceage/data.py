@@ -4,7 +4,8 @@ Three layouts, recognised by what lies in the folder:
 
 - `FolderWithCsv`: a csv with the columns `file` and `age` or `age_group`; optional `set`
   (train|val), `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: what is picture), `sharp`,
-  `gender`, `zip`. Pictures lie in the folder or in zips beside the csv.
+  `gender`, `source`, `landmarks` ("x y" of both eyes, nose and both corners of the mouth, px of a
+  256 px crop, image-left ones first), `zip`. Pictures lie in the folder or in zips beside the csv.
 - `FfhqAging`: the csv of FFHQ-Aging and its pictures as `00000/00000.png` or `00000.png`.
 - `UtkFace`: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
 """
@@ -65,7 +66,9 @@ class Sample:
         valid: (x0, y0, x1, y1) as shares of the side: what is picture and not padding.
         sharp: Laplacian variance of the face, where measured.
         gender: "M", "F" or "".
+        source: where the picture comes from, or "".
         zip: the archive beside the csv that holds the file, or "".
+        landmarks: x and y of the five landmarks in turn, px of a 256 px crop; () where unknown.
     """
 
     file: str
@@ -75,7 +78,9 @@ class Sample:
     valid: tuple[float, float, float, float] = WHOLE
     sharp: float | None = None
     gender: str = ""
+    source: str = ""
     zip: str = ""
+    landmarks: tuple[float, ...] = ()
 
 
 class Dataset:
@@ -134,6 +139,7 @@ class Faces:
     valid: Tensor  # N,4 shares of the side
     weights: Tensor  # (N,) relative to others of the group
     sharp: Tensor  # (N,) Laplacian variance, 1 where all are unknown
+    sources: Tensor  # (N,) numbers of the pictures' sources
 
     def __len__(self) -> int:
         return len(self.images)
@@ -204,6 +210,7 @@ def decode(dataset: Dataset, size: int, on_progress: Callable[[int], None] | Non
     known = [s.sharp for s in samples if s.sharp is not None]
     typical = float(np.median(known)) if known else 1.0
     typical = typical if typical > 0 else 1.0
+    sources = sorted({s.source for s in samples})
     return Faces(
         images=torch.from_numpy(images),
         ages=torch.tensor([middles[s.group] if s.age is None else s.age for s in samples]),
@@ -212,6 +219,7 @@ def decode(dataset: Dataset, size: int, on_progress: Callable[[int], None] | Non
         valid=torch.tensor([s.valid for s in samples]),
         weights=torch.tensor([s.weight for s in samples]),
         sharp=torch.tensor([typical if s.sharp is None else s.sharp for s in samples]) / typical,
+        sources=torch.tensor([sources.index(s.source) for s in samples]),
     )
 
 
@@ -226,6 +234,33 @@ def draw_weights(faces: Faces, balance: float, sharpness: float = 0.0) -> Tensor
     sizes = torch.bincount(faces.groups, minlength=GROUPS).clamp(min=1).float()
     sharp = faces.sharp.clamp(0.25, 4) ** sharpness
     return sizes[faces.groups] ** -balance * faces.weights * sharp
+
+
+class Lookalikes:
+    """Finds real faces of wanted ages, from the same source as given ones.
+
+    Sources differ in light, sharpness and framing, and in the ages they hold. Next to a real face
+    of another source, an aged one would be told by that, and learn it.
+    """
+
+    NEAREST = 8  # drawn from so many on either side of the wanted age
+
+    def __init__(self, faces: Faces) -> None:
+        self._keys, self._order = self._key(faces.sources, faces.ages).sort()
+        counts = faces.sources.bincount()
+        self._stop = counts.cumsum(0)
+        self._start = self._stop - counts
+
+    def draw(self, sources: Tensor, ages: Tensor) -> Tensor:  # (N,) twice -> (N,) indices
+        """Random faces of `sources`, of about `ages` or as near as there are."""
+        position = torch.searchsorted(self._keys, self._key(sources, ages))
+        jitter = torch.randint(-self.NEAREST, self.NEAREST + 1, position.shape)
+        low, high = self._start[sources], self._stop[sources] - 1
+        return self._order[(position + jitter.to(position.device)).clamp(low, high)]
+
+    @staticmethod
+    def _key(sources: Tensor, ages: Tensor) -> Tensor:
+        return sources.double() * 1000 + ages.double()
 
 
 class InfiniteSampler:
@@ -326,7 +361,9 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
                     valid=_valid_box(row["valid"]) if row.get("valid") else WHOLE,
                     sharp=_number(row["sharp"], "sharp") if row.get("sharp") else None,
                     gender=row.get("gender") or "",
+                    source=row.get("source") or "",
                     zip=row.get("zip") or "",
+                    landmarks=_landmarks(row.get("landmarks") or ""),
                 )
             )
         except (ValueError, TypeError, AgeError) as error:
@@ -346,6 +383,13 @@ def _valid_box(text: str) -> tuple[float, float, float, float]:
     if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
         raise ValueError(f"valid {text!r} is not x0 y0 x1 y1 inside 256 px.")
     return box[0], box[1], box[2], box[3]
+
+
+def _landmarks(text: str) -> tuple[float, ...]:
+    points = tuple(float(value) for value in text.split())
+    if len(points) not in (0, 10) or not all(map(math.isfinite, points)):
+        raise ValueError(f"landmarks {text!r} are not x and y of five points.")
+    return points
 
 
 def _ffhq_aging(root: Path, table: Path, split: str) -> list[Sample]:

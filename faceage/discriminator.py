@@ -1,81 +1,115 @@
-"""The discriminator: the encoder and classifier once more, grown into a judge of what is real."""
+"""The discriminators: which faces are real, and are they of the age they should be?
 
-import copy
-import itertools
+Both work in two steps. `see` is what a face looks like to them, `forward` judges that at an age
+group and gives outputs, each N or N,h,w: positive for real. What was seen can be judged again, at
+another group or in another step, without being looked at again.
+"""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from faceage.model import (
-    AgeClassifier,
-    Decomposition,
-    Encoder,
-    FaceAgeModel,
-    ModelConfig,
-    group_log_probabilities,
-    inner_face,
-)
+from faceage.ages import GROUPS
+from faceage.model import ModelConfig, inner_face
+from faceage.vgg import VggFeatures
 
-# How much the fit to the age group counts in the discriminator, next to how real the face looks.
-FIT = 0.3
+Seen = list[Tensor]
 
 
 class Discriminator(nn.Module):
-    """Real or aged, for each of the ten age groups (StarGAN v2: one output each).
+    """Learned from nothing, one output for each age group (StarGAN v2, CVPR 2020).
 
-    An output is the sum of two: how real the face looks, which all groups teach together, and how
-    well it fits the group. Laid out as encoder and classifier, without batch norm, it starts as
-    what the classifier has learned: which skin, eyes and cheeks belong to which age is known from
-    the first step. It sees what the classifier sees: the inner face.
+    It sees the inner face only: padding and background go with a picture's source, and the source
+    with age.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self._view = config.classifier_size
-        self.encoder = _without_norms(Encoder(config))
-        self.decomposition = _without_norms(Decomposition(config.channels))
-        classifier = AgeClassifier(config)
-        self.stages = _without_norms(classifier.stages)
-        self.years = classifier.head
-        self.realism = nn.Linear(4 * config.channels, 1)
+        width = config.width
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1)]
+        side = self._view
+        while side > 4:
+            wider = min(2 * width, 8 * config.width)
+            layers.append(_DownBlock(width, wider))
+            width, side = wider, side // 2
+        layers += [nn.LeakyReLU(0.2), nn.Conv2d(width, width, side), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers)
+        self.outputs = nn.Conv2d(width, GROUPS, 1)
 
-    def start_from(self, model: FaceAgeModel) -> None:
-        """Take over what the encoder and, where there is one, the classifier have learned."""
-        self.encoder.load_state_dict(_without_norms(model.encoder).state_dict())
-        if model.config.decomposition:
-            self.decomposition.load_state_dict(_without_norms(model.decomposition).state_dict())
-            self.stages.load_state_dict(_without_norms(model.classifier.stages).state_dict())
-            self.years.load_state_dict(model.classifier.head.state_dict())
+    def see(self, faces: Tensor) -> Seen:  # N,3,S,S -> N,3,V,V
+        """The inner faces."""
+        return [inner_face(faces, self._view)]
 
-    def forward(self, faces: Tensor, group: Tensor) -> Tensor:  # N,3,S,S and (N,) -> (N,)
-        inner = inner_face(faces, self._view)
-        _, age_features = self.decomposition(self.encoder(F.pixel_unshuffle(inner, 2)))
-        features = self.stages(age_features).mean((2, 3))
-        fit = group_log_probabilities(self.years(features)).gather(1, group[:, None])
-        return (self.realism(features).float() + FIT * fit).squeeze(1)
+    def forward(self, seen: Seen, group: Tensor) -> list[Tensor]:  # -> one (N,)
+        outputs = self.outputs(self.body(seen[0])).flatten(1)
+        return [outputs.gather(1, group[:, None])[:, 0]]
 
 
-def _without_norms(module: nn.Module) -> nn.Module:
-    """A copy whose batch norms, with the statistics they have, are part of the convolutions."""
-    module = copy.deepcopy(module).eval()
-    for part in module.modules():
-        children = list(part.named_children())
-        for (name, conv), (norm_name, norm) in itertools.pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(part, name, fuse_conv_bn_eval(conv, norm))
-                setattr(part, norm_name, nn.Identity())
-        for name, norm in part.named_children():
-            if isinstance(norm, nn.BatchNorm2d):  # behind a sum, say: a gain and a bias of its own
-                setattr(part, name, _affine(norm))
-    return module.train().requires_grad_(True)
+class _DownBlock(nn.Module):
+    """A residual block without norms; halves the resolution."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_in, 3, 1, 1)
+        self.conv2 = nn.Conv2d(channels_in, channels_out, 3, 1, 1)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = self.conv1(F.leaky_relu(x, 0.2))
+        change = self.conv2(F.leaky_relu(F.avg_pool2d(change, 2), 0.2))
+        return (self.shortcut(F.avg_pool2d(x, 2)) + change) * 0.5**0.5
 
 
-def _affine(norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """What a batch norm does in eval mode, as a convolution of every channel by itself."""
-    channels = norm.num_features
-    affine = nn.Conv2d(channels, channels, 1, groups=channels)
-    gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    affine.weight.data = gain.detach()[:, None, None, None].clone()
-    affine.bias.data = (norm.bias - norm.running_mean * gain).detach().clone()
-    return affine
+class ProjectedDiscriminator(nn.Module):
+    """Real or aged, and of which age group, told from VGG19's features (Projected GANs).
+
+    "Projected GANs Converge Faster" (Sauer et al., NeurIPS 2021): what makes a picture look real is
+    known to a network that has seen a million of them; only the small heads on its features learn.
+    Half of the faces are looked at as a whole (hair, the shape of the head), the others closely
+    (the skin of the inner face).
+    """
+
+    TAPS = (17, 22)  # shallower features told almost nothing
+
+    def __init__(self, config: ModelConfig, features: VggFeatures) -> None:
+        super().__init__()
+        self._view = config.size // 2  # px: the inner face at its own scale
+        self._features = [features]  # in a list: no part of this module's parameters or state
+        channels = [features.CHANNELS[features.TAPS.index(tap)] for tap in self.TAPS]
+        self.heads = nn.ModuleList([_Head(c) for c in (*channels, *channels)])
+
+    def see(self, faces: Tensor) -> Seen:  # N,3,S,S -> four of N,C,h,w
+        """What the heads judge: of the first half of the faces, then of the second."""
+        half = (len(faces) + 1) // 2
+        whole = F.interpolate(faces[:half], self._view, mode="area")
+        views = torch.cat([whole, inner_face(faces[half:], self._view)])
+        features = self._features[0](views, self.TAPS)
+        return [part[:half] for part in features] + [part[half:] for part in features]
+
+    def forward(self, seen: Seen, group: Tensor) -> list[Tensor]:  # -> four of N,h,w
+        half = len(seen[0])
+        groups = [group[:half]] * len(self.TAPS) + [group[half:]] * len(self.TAPS)
+        return [head(*pair) for head, *pair in zip(self.heads, seen, groups, strict=True)]
+
+
+class _Head(nn.Module):
+    """Features -> real or not, one output common to all groups plus one of each."""
+
+    def __init__(self, channels: int, width: int = 64) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(1, channels, affine=False),  # without it the heads learn half as fast
+            nn.Conv2d(channels, width, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, width, 3, 2, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, width, 3, 1, 1),
+            nn.LeakyReLU(0.2),
+        )
+        self.outputs = nn.Conv2d(width, 1 + GROUPS, 1)
+
+    def forward(self, features: Tensor, group: Tensor) -> Tensor:  # N,C,h,w and (N,) -> N,h,w
+        outputs = self.outputs(self.body(features))
+        faces = torch.arange(len(group), device=group.device)
+        return outputs[:, 0] + outputs[faces, 1 + group]

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceage.ages import YEARS
-from faceage.discriminator import Discriminator
-from faceage.errors import WeightsError
+from faceage.discriminator import Discriminator, Seen
 from faceage.model import Decomposed, FaceAgeModel, apply_change, group_log_probabilities
+from faceage.vgg import VggFeatures
 
 Terms = dict[str, Tensor]
 
@@ -34,6 +34,7 @@ class LossWeights:
         change: extension; mean absolute residual, displacement, and its differences from place to
             place: change no more than age asks.
         r1: gradient penalty of the discriminator on real faces (0.5 * r1 * |gradient|^2).
+        wrong_age: extension; real faces said to be of another group are fakes, too.
     """
 
     reconstruction: float = 10.0
@@ -44,6 +45,7 @@ class LossWeights:
     target_age: float = 0.0
     change: float = 0.0
     r1: float = 1.0
+    wrong_age: float = 0.0
 
 
 def age_loss(logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor) -> Tensor:
@@ -77,6 +79,7 @@ class Step:
         source_age: (N,) years.
         target_age: (N,) years.
         target_group: (N,).
+        wrong_group: (N,), one that is not the target's.
         real: N,3,S,S faces that have the target ages; the discriminator compares with these.
         real_mask: N,1,S,S.
     """
@@ -86,6 +89,7 @@ class Step:
     source_age: Tensor
     target_age: Tensor
     target_group: Tensor
+    wrong_group: Tensor
     real: Tensor
     real_mask: Tensor
 
@@ -98,7 +102,7 @@ class Step:
 def discriminator_loss(
     discriminator: Discriminator,
     step: Step,
-    aged: Tensor,
+    aged: Seen,
     weights: LossWeights,
     augment: Callable[[Tensor], Tensor],
     with_r1: float = 0.0,
@@ -106,7 +110,7 @@ def discriminator_loss(
     """Non-saturating GAN loss of the discriminator at the target's age group.
 
     Args:
-        aged: N,3,S,S, detached.
+        aged: what the discriminator has seen of the aged faces, from `generator_loss`.
         augment: DiffAugment or the identity.
         with_r1: factor on the R1 penalty in this step (the interval of the lazy penalty), or 0.
     """
@@ -115,15 +119,25 @@ def discriminator_loss(
     terms: Terms = {}
     if with_r1:
         real = real.detach().requires_grad_()
-    on_real = discriminator(real, group).float()
-    terms["real"] = F.softplus(-on_real).mean()
-    terms["fake"] = F.softplus(discriminator(augment(aged * mask), group).float()).mean()
+    seen = discriminator.see(real)
+    on_real = discriminator(seen, group)
+    terms["real"] = _softplus([-output for output in on_real])
+    terms["fake"] = _softplus(discriminator([part.to(seen[0].dtype) for part in aged], group))
     total = terms["real"] + terms["fake"]
+    if weights.wrong_age:
+        terms["wrong_age"] = _softplus(discriminator(seen, step.wrong_group))
+        total = total + weights.wrong_age * terms["wrong_age"]
     if with_r1:
-        (gradient,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
+        whole = sum(output.float().sum() for output in on_real)
+        (gradient,) = torch.autograd.grad(whole, real, create_graph=True)
         terms["r1"] = gradient.float().square().sum((1, 2, 3)).mean()
         total = total + 0.5 * weights.r1 * with_r1 * terms["r1"]
     return total, terms
+
+
+def _softplus(outputs: list[Tensor]) -> Tensor:
+    """The mean over all outputs, each of which counts alike however many places it judges."""
+    return torch.stack([F.softplus(output.float()).mean() for output in outputs]).mean()
 
 
 def generate(
@@ -160,7 +174,7 @@ def generator_loss(
     view: Callable[[Tensor], Tensor],
     share: float = 1.0,
     perceptual: "PerceptualLoss | None" = None,
-) -> tuple[Tensor, Terms, Tensor]:
+) -> tuple[Tensor, Terms, Seen]:
     """The generator's losses, except for the age of the input (`age_loss`).
 
     Args:
@@ -171,15 +185,14 @@ def generator_loss(
         perceptual: needed where its weight is not 0.
 
     Returns:
-        The total, its named terms, and the aged faces N,3,S,S, detached.
+        The total, its named terms, and what the discriminator saw of the aged faces, detached.
     """
     _, aged, reconstruction, size = generate(model, step, share)
     part = len(reconstruction)
+    seen = discriminator.see(augment(aged * step.shared_mask))
     terms: Terms = {
         "reconstruction": masked_l1(reconstruction, step.faces[:part], step.mask[:part]),
-        "adversarial": F.softplus(
-            -discriminator(augment(aged * step.shared_mask), step.target_group).float()
-        ).mean(),
+        "adversarial": _softplus([-y for y in discriminator(seen, step.target_group)]),
     }
     if weights.cycle:
         back = slice(len(aged) - part, None)  # the others than those reconstructed
@@ -197,7 +210,7 @@ def generator_loss(
     if weights.change:
         terms["change"] = size
     total = sum(getattr(weights, name) * term for name, term in terms.items())
-    return total, terms, aged.detach()
+    return total, terms, [part.detach() for part in seen]
 
 
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar
@@ -206,44 +219,14 @@ def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N
 
 
 class PerceptualLoss(nn.Module):
-    """L1 between VGG19 features of two faces (Johnson et al., ECCV 2016).
-
-    Args:
-        tensors: the convolutions under torchvision's names, `features.N.weight` and `.bias`.
-
-    Raises:
-        WeightsError: a convolution is missing.
-    """
+    """L1 between VGG19 features of two faces (Johnson et al., ECCV 2016)."""
 
     TAPS = (3, 8, 13, 22)  # relu1_2, relu2_2, relu3_2, relu4_2
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, features: VggFeatures) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for width, count in ((64, 2), (128, 2), (256, 4), (512, 4)):
-            for _ in range(count):
-                index = len(layers)
-                if not {f"features.{index}.weight", f"features.{index}.bias"} <= tensors.keys():
-                    raise WeightsError(
-                        f"These are not VGG19's convolutions: features.{index} is missing.",
-                        "Give torchvision's vgg19, or its convolutions as .safetensors.",
-                    )
-                weight = tensors[f"features.{index}.weight"].float()
-                conv = nn.Conv2d(weight.shape[1], width, 3, 1, 1)
-                conv.weight.data = weight
-                conv.bias.data = tensors[f"features.{index}.bias"].float()
-                layers += [conv, nn.ReLU()]
-            layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers[: max(self.TAPS) + 1]).requires_grad_(False)
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        self.register_buffer("mean", mean.view(1, 3, 1, 1))
-        self.register_buffer("std", std.view(1, 3, 1, 1))
+        self.features = features
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S in [-1, 1] twice -> scalar
-        x = ((torch.cat([a, b]) + 1) / 2 - self.mean) / self.std
-        total = x.new_zeros(())
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.TAPS:
-                total = total + F.l1_loss(*x.float().chunk(2))
-        return total / len(self.TAPS)
+        found = self.features(torch.cat([a, b]), self.TAPS)
+        return torch.stack([F.l1_loss(*x.float().chunk(2)) for x in found]).mean()

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from faceage.discriminator import Discriminator
+from faceage.discriminator import Discriminator, ProjectedDiscriminator
 from faceage.errors import ConfigError
 from faceage.losses import LossWeights
 from faceage.model import FaceAgeModel, ModelConfig
+from faceage.vgg import VggFeatures
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class TrainConfig:
         batch_size: over all processes.
         lr, lr_discriminator: Adam's learning rates in the synthesis.
         lr_warmup: peak learning rate of the warm-up, rising over its first 5 %, then a cosine to 0.
-        lr_encoder: factor on `lr` for what the warm-up has trained.
+        lr_encoder: factor on `lr` for what the warm-up has trained; 0 leaves it as it is.
         weight_decay: on matrices and kernels, in the warm-up.
         ema_images: half-life of the averaged weights.
         share: how much of each batch is reconstructed, and how much makes the cycle.
@@ -48,7 +49,8 @@ class TrainConfig:
         r1_interval: steps from one R1 penalty to the next.
         seed: of everything random.
         save_minutes: between two savings of state, weights and samples.
-        perceptual: file of VGG19's convolutions (.safetensors, or torchvision's .pth).
+        projected: the discriminator sees VGG19's features instead of learning its own.
+        vgg: file of VGG19's convolutions (.safetensors, or torchvision's .pth).
         weights: start from the generator of this weights file instead of from nothing.
     """
 
@@ -74,7 +76,8 @@ class TrainConfig:
     r1_interval: int = 16
     seed: int = 0
     save_minutes: float = 10.0
-    perceptual: Path | None = None
+    projected: bool = False
+    vgg: Path | None = None
     weights: Path | None = None
 
     def check(self, processes: int = 1) -> None:
@@ -104,8 +107,10 @@ class TrainConfig:
             problems.append("without decomposition there is no classifier to warm up or to ask")
         if self.losses.target_age and not (self.warmup_images or self.weights):
             problems.append("losses.target_age asks a classifier that no warm-up has trained")
-        if self.losses.perceptual and self.perceptual is None:
-            problems.append("losses.perceptual needs the file of VGG19's convolutions: perceptual")
+        if (self.losses.perceptual or self.projected) and self.vgg is None:
+            problems.append(
+                "losses.perceptual and projected need vgg, the file of VGG19's convolutions"
+            )
         if problems:
             raise ConfigError(
                 f"These options do not go together: {'; '.join(problems)}.", "Correct them."
@@ -126,19 +131,22 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model": dataclasses.asdict(ModelConfig.compact()),
         "losses": {
             "cycle": 2.0,
-            "age": 0.5,
             "perceptual": 0.0,
-            "target_age": 0.2,
+            "target_age": 0.1,
             "change": 0.2,
+            "r1": 0.0,
+            "wrong_age": 0.5,
         },
-        "images": 400_000,
-        "warmup_images": 281_600,
+        "images": 720_000,
+        "warmup_images": 600_000,
         "lr": 1e-4,
-        "lr_discriminator": 3e-4,
+        "lr_discriminator": 2e-3,
         "ema_images": 5_000,
-        "lr_encoder": 0.5,
+        "lr_encoder": 0.0,
         "share": 0.25,
         "sharpness": 0.5,
+        "projected": True,
+        "diff_augment": True,
     },
 }
 
@@ -244,9 +252,13 @@ def cost(config: TrainConfig) -> dict[str, float]:
     Counted on shapes alone (meta tensors); nothing is computed.
     """
     with torch.device("meta"):
-        model, discriminator = FaceAgeModel(config.model), Discriminator(config.model)
-        faces = torch.empty(1, 3, config.model.size, config.model.size)
-        age, group = torch.empty(1), torch.empty(1, dtype=torch.long)
+        model = FaceAgeModel(config.model)
+        if config.projected:
+            discriminator = ProjectedDiscriminator(config.model, VggFeatures(None))
+        else:
+            discriminator = Discriminator(config.model)
+        faces = torch.empty(2, 3, config.model.size, config.model.size)
+        age, group = torch.empty(2), torch.empty(2, dtype=torch.long)
         model.eval()
         encoded = model.encode(faces)
         ways: dict[str, Callable[[], Any]] = {
@@ -254,16 +266,16 @@ def cost(config: TrainConfig) -> dict[str, float]:
             "decode": lambda: model.decode(
                 encoded, age, None if config.model.decomposition else age
             ),
-            "discriminate": lambda: discriminator(faces, group),
+            "discriminate": lambda: discriminator(discriminator.see(faces), group),
         }
         if config.model.decomposition:
-            crop = torch.empty(1, 3, *[config.model.classifier_crop] * 2)
+            crop = torch.empty(2, 3, *[config.model.classifier_crop] * 2)
             ways["classify"] = lambda: model.age_logits(crop)
         figures: dict[str, float] = {}
         for name, way in ways.items():
             with FlopCounterMode(display=False) as counter:
                 way()
-            figures[f"gmac_{name}"] = round(counter.get_total_flops() / 2e9, 4)
+            figures[f"gmac_{name}"] = round(counter.get_total_flops() / 4e9, 4)
     for name, net in (("generator", model), ("discriminator", discriminator)):
         figures[f"million_parameters_{name}"] = round(
             sum(p.numel() for p in net.parameters()) / 1e6, 3

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from faceage import augment, distributed, preview
+from faceage.ages import GROUPS
 from faceage.checkpoints import (
     load_state,
     load_weights,
@@ -24,8 +25,16 @@ from faceage.checkpoints import (
     save_state,
     save_weights,
 )
-from faceage.data import Dataset, Faces, InfiniteSampler, decode, draw_weights, open_dataset
-from faceage.discriminator import Discriminator
+from faceage.data import (
+    Dataset,
+    Faces,
+    InfiniteSampler,
+    Lookalikes,
+    decode,
+    draw_weights,
+    open_dataset,
+)
+from faceage.discriminator import Discriminator, ProjectedDiscriminator
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import (
     PerceptualLoss,
@@ -38,6 +47,7 @@ from faceage.losses import (
 from faceage.model import FaceAgeModel
 from faceage.progress import Progress
 from faceage.recipes import TrainConfig, to_dict
+from faceage.vgg import VggFeatures
 
 LICENCE = (
     "Weights for non-commercial research only, as are the faces they were trained on (UTKFace: "
@@ -45,8 +55,9 @@ LICENCE = (
 )
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 CALIBRATION_BATCHES = 24
+OLDEST = 85  # years; up to which faces are sent
 # Where things lie on this machine is nobody else's business, and may change.
-_PATHS = ("data", "out", "perceptual", "weights")
+_PATHS = ("data", "out", "vgg", "weights")
 CHANGEABLE = (*_PATHS, "images", "save_minutes")  # a run may go on with other values of these
 
 
@@ -86,12 +97,14 @@ class Trainer:
         if processes.count > 1 and self.device.type == "cuda":
             # Not the averaged model: it is measured by one process, which would wait for the rest.
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        self.discriminator = Discriminator(config.model).to(**place)
-        if config.weights:
-            self.discriminator.start_from(self.averaged)
-        self.perceptual = None
-        if config.losses.perceptual and config.perceptual:
-            self.perceptual = PerceptualLoss(read_tensors(config.perceptual)).to(**place)
+        self.perceptual = self.discriminator = None
+        if config.vgg:
+            features = VggFeatures(read_tensors(config.vgg)).to(**place)
+            self.perceptual = PerceptualLoss(features) if config.losses.perceptual else None
+        if config.projected:
+            self.discriminator = ProjectedDiscriminator(config.model, features).to(**place)
+        else:
+            self.discriminator = Discriminator(config.model).to(**place)
         learned = [p for part in _classifying(self.model) for p in part.parameters()]
         known = {id(p) for p in learned}
         rest = [p for p in self.model.parameters() if id(p) not in known]
@@ -111,13 +124,14 @@ class Trainer:
             betas=(0.0, 0.99),
         )
         self.optimiser_discriminator = torch.optim.Adam(
-            self.discriminator.parameters(), lr=config.lr_discriminator, betas=(0.0, 0.99)
+            self.discriminator.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99)
         )
         self._load_state()
         side = max(config.model.size, config.model.classifier_crop)
         self.dataset = open_dataset(config.data, "train")
         self.faces = self._decode(self.dataset, side)
         self.val = self._decode(self._val(), side)
+        self.lookalikes = Lookalikes(self.faces)
         self.warmup_sampler = InfiniteSampler(draw_weights(self.faces, config.balance), config.seed)
         self.sampler = InfiniteSampler(
             draw_weights(self.faces, config.balance, config.sharpness), config.seed + 1
@@ -161,11 +175,13 @@ class Trainer:
     def _step(self) -> Terms:
         config = self.config
         self.model.train()
-        if config.warmup_images:
+        if self._warmed_up:
             # From here on the encoder sees inner and whole faces by turns, whose statistics differ:
             # what the warm-up has measured stays.
-            for norm in _norms(*_classifying(self.model)):
-                norm.eval()
+            for part in _classifying(self.model):
+                part.requires_grad_(config.lr_encoder > 0)
+                for norm in _norms(part):
+                    norm.eval()
         seen = self.images_seen - config.warmup_images
         index = self._draw(self.sampler, seen, config.batch_size // self.processes.count)
         step = self._prepare(index)
@@ -184,13 +200,13 @@ class Trainer:
                 config.share,
                 self.perceptual,
             )
-        if config.losses.age and config.model.decomposition:
+        if config.losses.age and config.lr_encoder and config.model.decomposition:
             terms["age"] = self._classify(self.model, index)
             loss = loss + config.losses.age * terms["age"]
         self._update(self.optimiser, loss)
 
         self.discriminator.requires_grad_(True)
-        lazy = (seen // config.batch_size) % config.r1_interval == 0
+        lazy = config.losses.r1 > 0 and (seen // config.batch_size) % config.r1_interval == 0
         with self._autocast(enabled=not lazy):  # second derivatives in full precision
             loss, terms_d = discriminator_loss(
                 self.discriminator,
@@ -198,35 +214,34 @@ class Trainer:
                 aged,
                 config.losses,
                 augmentation,
-                config.r1_interval * (lazy and config.losses.r1 > 0),
+                config.r1_interval * lazy,
             )
         self._update(self.optimiser_discriminator, loss)
         named = {f"G/{k}": v for k, v in terms.items()} | {f"D/{k}": v for k, v in terms_d.items()}
         return {name: value.detach() for name, value in named.items()}
 
     def _prepare(self, index: Tensor) -> Step:
-        """Source faces, and for each a real face of its target age.
+        """Source faces, and for each a real face of another age, drawn over all of life.
 
-        The targets are the batch's own ages, sorted and shifted by a quarter to three quarters of
-        it: far from the source, distributed as the data is, and each with a real face at hand.
+        More of the early years, in which a face changes most; from the same source, so that an aged
+        face differs from a real one in nothing but what ageing did.
         """
+        targets = OLDEST * torch.rand(len(index), device=self.device) ** 1.5
+        real = self.lookalikes.draw(self.faces.sources[index], targets)
+        both, group = torch.cat([index, real]), self.faces.groups[real]
         faces, mask = augment.whole_faces(
-            self.faces.images[index], self.faces.valid[index], self.config.model.size
+            self.faces.images[both], self.faces.valid[both], self.config.model.size
         )
-        ages = self.faces.ages[index]
-        order = ages.argsort()
-        count = len(order)
-        shift = int(torch.randint(count // 4, count - count // 4 + 1, ())) if count > 1 else 0
-        partner = torch.empty_like(order)
-        partner[order] = order.roll(shift)
+        (faces, real_faces), (mask, real_mask) = self._place(faces).chunk(2), mask.chunk(2)
         return Step(
-            faces=self._place(faces),
+            faces=faces,
             mask=mask,
-            source_age=ages,
-            target_age=ages[partner],
-            target_group=self.faces.groups[index][partner],
-            real=self._place(faces[partner]),
-            real_mask=mask[partner],
+            source_age=self.faces.ages[index],
+            target_age=self.faces.ages[real],
+            target_group=group,
+            wrong_group=(group + torch.randint_like(group, 1, GROUPS)) % GROUPS,
+            real=real_faces,
+            real_mask=real_mask,
         )
 
     def _classify(self, model: FaceAgeModel, index: Tensor) -> Tensor:
@@ -263,7 +278,6 @@ class Trainer:
 
         self._recalibrate(self.averaged, _norms(*_classifying(self.averaged)), run)
         self.model.load_state_dict(self.averaged.state_dict())
-        self.discriminator.start_from(self.averaged)
 
     def _recalibrated(self) -> FaceAgeModel:
         """A copy of the averaged model with batch statistics of its own, for use."""
@@ -271,9 +285,9 @@ class Trainer:
         in_warmup = self.images_seen < self.config.warmup_images
 
         def run(index: Tensor) -> None:
-            if self.config.model.decomposition and (in_warmup or not self.config.warmup_images):
+            if self.config.model.decomposition and (in_warmup or not self._warmed_up):
                 self._classify(model, index)
-            target = torch.rand(len(index), device=self.device) * 85  # as users ask: any age
+            target = torch.rand(len(index), device=self.device) * OLDEST  # as users ask: any age
             source = None if self.config.model.decomposition else self.faces.ages[index]
             faces, _ = augment.whole_faces(
                 self.faces.images[index], self.faces.valid[index], self.config.model.size
@@ -281,7 +295,7 @@ class Trainer:
             with self._autocast():
                 model.decode(model.encode(self._place(faces)), target, source)
 
-        fixed = self.config.warmup_images and not in_warmup
+        fixed = self._warmed_up and not in_warmup
         norms = _norms(model.age_feature_cnn) if fixed else _norms(model)
         self._recalibrate(model, norms, run)
         return model
@@ -356,6 +370,10 @@ class Trainer:
                 "Give another --out.",
             ) from None
         self.images_seen = state["images_seen"]
+
+    @property
+    def _warmed_up(self) -> bool:
+        return bool(self.config.warmup_images or self.config.weights)
 
     # -- small things --------------------------------------------------------------------------
 

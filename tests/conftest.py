@@ -117,3 +117,18 @@ def snapshot() -> Callable[[Path], dict[str, str]]:
         return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
     return look
+
+
+@pytest.fixture(scope="session")
+def vgg() -> dict[str, torch.Tensor]:
+    """Random weights under torchvision's names of VGG19's convolutions."""
+    generator = torch.Generator().manual_seed(0)
+    tensors, index, before = {}, 0, 3
+    for width, count in ((64, 2), (128, 2), (256, 4), (512, 4)):
+        for _ in range(count):
+            weight = torch.randn(width, before, 3, 3, generator=generator, dtype=torch.float32)
+            tensors[f"features.{index}.weight"] = (weight * (2 / (9 * before)) ** 0.5).half()
+            tensors[f"features.{index}.bias"] = torch.zeros(width).half()
+            index, before = index + 2, width
+        index += 1
+    return tensors

@@ -13,6 +13,7 @@ from PIL import Image
 from faceage.data import (
     Faces,
     InfiniteSampler,
+    Lookalikes,
     _hashed_set,
     decode,
     draw_weights,
@@ -378,6 +379,7 @@ def _faces(groups: list[int], weights: list[float], sharp: list[float]) -> Faces
         valid=torch.tensor([[0.0, 0, 1, 1]] * n),
         weights=torch.tensor(weights),
         sharp=torch.tensor(sharp),
+        sources=torch.zeros(n, dtype=torch.long),
     )
 
 
@@ -438,3 +440,27 @@ def test_even_weights_draw_every_face_once_a_round() -> None:
 def test_nothing_to_draw() -> None:
     with pytest.raises(DataError, match="weight 0"):
         InfiniteSampler(torch.zeros(3), seed=0)
+
+
+def test_lookalikes_are_of_the_same_source_and_about_as_old() -> None:
+    count = 400
+    faces = _faces([0] * count, [1.0] * count, [1.0] * count)
+    faces.sources = torch.arange(count) % 2
+    faces.ages = torch.arange(count) / 4.0  # each source has two faces a year
+    torch.manual_seed(0)
+    sources, wanted = torch.tensor([0, 1] * 50), torch.linspace(10, 90, 100)
+    found = Lookalikes(faces).draw(sources, wanted)
+    assert torch.equal(faces.sources[found], sources)
+    years = Lookalikes.NEAREST / 2
+    assert (faces.ages[found] - wanted).abs().max() <= years + 0.5
+    assert len(found.unique()) > 50
+
+
+def test_lookalikes_where_a_source_has_nobody_so_old() -> None:
+    faces = _faces([0] * 6, [1.0] * 6, [1.0] * 6)
+    faces.sources, faces.ages = (
+        torch.tensor([0, 1, 1, 0, 1, 0]),
+        torch.tensor([3.0, 40, 50, 5, 60, 4]),
+    )
+    found = Lookalikes(faces).draw(torch.tensor([0, 0, 1, 1]), torch.tensor([80.0, 0, 80, 0]))
+    assert torch.equal(faces.sources[found], torch.tensor([0, 0, 1, 1]))

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.discriminator import Discriminator
-from faceage.errors import WeightsError
 from faceage.losses import (
     LossWeights,
     PerceptualLoss,
@@ -21,6 +20,7 @@ from faceage.losses import (
     masked_l1,
 )
 from faceage.model import FaceAgeModel, ModelConfig, inner_face
+from faceage.vgg import VggFeatures
 
 
 def _step(count: int = 4, side: int = 32) -> Step:
@@ -32,6 +32,7 @@ def _step(count: int = 4, side: int = 32) -> Step:
         source_age=torch.linspace(5, 65, count),
         target_age=torch.linspace(65, 5, count),
         target_group=torch.tensor([8, 7, 5, 1][:count]),
+        wrong_group=torch.tensor([1, 5, 7, 8][:count]),
         real=faces.flip(0),
         real_mask=torch.ones(count, 1, side, side),
     )
@@ -130,13 +131,16 @@ class _Linear(nn.Module):
         super().__init__()
         self.w = nn.Parameter(torch.tensor(w))
 
-    def forward(self, faces: Tensor, group: Tensor) -> Tensor:
-        return self.w * faces.sum((1, 2, 3)) * group
+    def see(self, faces: Tensor) -> list[Tensor]:
+        return [faces]
+
+    def forward(self, seen: list[Tensor], group: Tensor) -> list[Tensor]:
+        return [self.w * seen[0].sum((1, 2, 3)) * group]
 
 
 def test_discriminator_loss_of_one_that_cannot_tell() -> None:
     step = _step()
-    loss, terms = discriminator_loss(_Linear(0.0), step, step.faces, LossWeights(), nn.Identity())
+    loss, terms = discriminator_loss(_Linear(0.0), step, [step.faces], LossWeights(), nn.Identity())
     assert set(terms) == {"real", "fake"}
     assert terms["real"].item() == terms["fake"].item() == pytest.approx(math.log(2))
     assert loss.item() == pytest.approx(2 * math.log(2))
@@ -146,17 +150,45 @@ def test_discriminator_loss_by_hand() -> None:
     step = _step(1)
     step.target_group = torch.tensor([1])
     step.real, aged = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), -0.25)
-    _, terms = discriminator_loss(_Linear(1 / 768), step, aged, LossWeights(), nn.Identity())
+    _, terms = discriminator_loss(_Linear(1 / 768), step, [aged], LossWeights(), nn.Identity())
     # 3072 values: the outputs are 2 and -1.
     assert terms["real"].item() == pytest.approx(math.log(1 + math.exp(-2)))
     assert terms["fake"].item() == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+def test_a_real_face_of_the_wrong_age_is_a_fake() -> None:
+    step = _step(1)
+    step.target_group, step.wrong_group = torch.tensor([1]), torch.tensor([2])
+    step.real = torch.full((1, 3, 32, 32), 0.5)
+    weights, usual = LossWeights(wrong_age=0.5), LossWeights()
+    net, aged = _Linear(1 / 768), [torch.zeros(1, 3, 32, 32)]
+    loss, terms = discriminator_loss(net, step, aged, weights, nn.Identity())
+    assert terms["wrong_age"].item() == pytest.approx(math.log(1 + math.exp(4)))  # its output is 4
+    without, _ = discriminator_loss(net, step, aged, usual, nn.Identity())
+    assert (loss - without).item() == pytest.approx(0.5 * terms["wrong_age"].item())
+
+
+def test_every_output_counts_alike() -> None:
+    """However many places of a face it judges."""
+
+    class _Two(nn.Module):
+        def see(self, faces: Tensor) -> list[Tensor]:
+            return [faces]
+
+        def forward(self, seen: list[Tensor], group: Tensor) -> list[Tensor]:
+            return [torch.zeros(len(group), 8, 8), torch.full((len(group), 2, 2), 3.0)]
+
+    step = _step()
+    _, terms = discriminator_loss(_Two(), step, [step.faces], LossWeights(), nn.Identity())
+    expected = (math.log(2) + math.log(1 + math.exp(3))) / 2
+    assert terms["fake"].item() == pytest.approx(expected)
 
 
 def test_r1_is_the_squared_gradient_on_real_faces() -> None:
     step = _step(2)
     step.target_group = torch.tensor([1, 3])
     net, weights = _Linear(0.1), LossWeights(r1=2.0)
-    loss, terms = discriminator_loss(net, step, step.faces, weights, nn.Identity(), with_r1=16)
+    loss, terms = discriminator_loss(net, step, [step.faces], weights, nn.Identity(), with_r1=16)
     # Each of 3072 values has the gradient 0.1 * group.
     assert terms["r1"].item() == pytest.approx(3072 * (0.1**2 + 0.3**2) / 2, rel=1e-5)
     without = terms["real"] + terms["fake"]
@@ -171,27 +203,31 @@ def test_r1_teaches_the_discriminator(discriminator: Discriminator) -> None:
     step = _step()
     discriminator.zero_grad()
     _, terms = discriminator_loss(
-        discriminator, step, step.faces, LossWeights(), nn.Identity(), with_r1=1
+        discriminator, step, [step.faces], LossWeights(), nn.Identity(), with_r1=1
     )
     terms["r1"].backward()
-    assert discriminator.encoder.stem[0].weight.grad.abs().sum() > 0
+    assert discriminator.body[0].weight.grad.abs().sum() > 0
 
 
-def test_padding_cannot_tell_real_from_aged(discriminator: Discriminator) -> None:
+def test_padding_cannot_tell_real_from_aged(
+    model: FaceAgeModel, discriminator: Discriminator
+) -> None:
     """What lies outside either picture's mask is seen of neither."""
     step = _step()
     step.mask[..., :8], step.real_mask[..., 24:] = 0, 0
-    aged = step.faces * 0.5
+    shown: list[Tensor] = []
 
-    def loss() -> float:
-        return discriminator_loss(discriminator, step, aged, LossWeights(), nn.Identity())[0].item()
+    def look(faces: Tensor) -> Tensor:
+        shown.append(faces)
+        return faces
 
-    before = loss()
-    for faces in (step.real, aged):
-        faces[..., :8], faces[..., 24:] = 7.0, -7.0
-    assert loss() == before
-    aged[..., 12] = 1.0
-    assert loss() != before
+    _, _, aged = generator_loss(model, model, discriminator, step, LossWeights(), look, _view)
+    discriminator_loss(discriminator, step, aged, LossWeights(), look)
+    assert len(shown) == 2  # aged and real
+    for faces in shown:
+        assert not faces[..., :8].any()
+        assert not faces[..., 24:].any()
+        assert faces[..., 8:24].any()
 
 
 # --- generator ------------------------------------------------------------------------------------
@@ -227,7 +263,7 @@ def test_the_paper_has_no_other_terms(model: FaceAgeModel, discriminator: Discri
     assert set(terms) == {"reconstruction", "adversarial", "cycle", "perceptual"}
     expected = sum(getattr(weights, name) * term.item() for name, term in terms.items())
     assert total.item() == pytest.approx(expected, rel=1e-5)
-    assert not aged.requires_grad
+    assert not any(part.requires_grad for part in aged)
     assert perceptual.calls == 1  # on the reconstruction only
 
 
@@ -258,7 +294,7 @@ def test_what_changes_nothing_reconstructs_perfectly(discriminator: Discriminato
     _, terms, aged = _terms(FaceAgeModel(TINY), discriminator, weights=LossWeights(change=1))
     for name in ("reconstruction", "cycle", "change"):
         assert terms[name].item() == pytest.approx(0, abs=1e-5)
-    assert torch.allclose(aged, _step().faces, atol=1e-5)
+    assert torch.allclose(aged[0], discriminator.see(_step().faces)[0], atol=1e-5)
 
 
 def test_the_averaged_classifier_is_asked_but_not_taught(
@@ -288,25 +324,8 @@ def test_the_baseline_is_told_the_source_age(discriminator: Discriminator) -> No
 # --- perceptual -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def vgg() -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    tensors, index, before = {}, 0, 3
-    for width, count in ((64, 2), (128, 2), (256, 4), (512, 4)):
-        for _ in range(count):
-            weight = torch.randn(width, before, 3, 3, generator=generator, dtype=torch.float32)
-            tensors[f"features.{index}.weight"] = (weight * (2 / (9 * before)) ** 0.5).half()
-            tensors[f"features.{index}.bias"] = torch.zeros(width).half()
-            index, before = index + 2, width
-        index += 1
-    return tensors
-
-
 def test_perceptual_loss(vgg: dict[str, Tensor]) -> None:
-    assert sorted(int(n.split(".")[1]) for n in vgg if n.endswith("bias")) == (
-        [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25]  # torchvision's numbers
-    )
-    loss = PerceptualLoss(vgg)
+    loss = PerceptualLoss(VggFeatures(vgg))
     generator = torch.Generator().manual_seed(0)
     a = (torch.rand(1, 3, 16, 16, generator=generator) * 2 - 1).requires_grad_()
     b = torch.rand(1, 3, 16, 16, generator=generator) * 2 - 1
@@ -315,9 +334,3 @@ def test_perceptual_loss(vgg: dict[str, Tensor]) -> None:
     assert 0 < near < far
     far.backward()
     assert a.grad.abs().sum() > 0
-    assert not any(p.requires_grad for p in loss.parameters())
-
-
-def test_perceptual_loss_needs_vgg() -> None:
-    with pytest.raises(WeightsError, match=r"features\.0"):
-        PerceptualLoss({"conv1.weight": torch.zeros(1)})

@@ -1,7 +1,6 @@
 """The networks: frozen names and shapes, and what each part promises."""
 
 import hashlib
-import math
 from collections import Counter
 
 import pytest
@@ -9,8 +8,8 @@ import torch
 from conftest import TINY
 from torch import Tensor, nn
 
-from faceage.ages import GROUP_STARTS, GROUPS, YEARS
-from faceage.discriminator import FIT, Discriminator
+from faceage.ages import GROUP_STARTS, YEARS
+from faceage.discriminator import Discriminator
 from faceage.model import (
     MAX_FLOW,
     Change,
@@ -82,18 +81,6 @@ def test_state_dict_of_the_compact_baseline_is_frozen() -> None:
     )
 
 
-def test_state_dict_of_the_compact_discriminator_is_frozen() -> None:
-    prefixes, digest = _prefixes_and_hash(Discriminator(ModelConfig.compact()))
-    assert prefixes == {
-        "encoder": 18,
-        "decomposition": 6,
-        "stages": 16,
-        "years": 2,
-        "realism": 2,
-    }
-    assert digest == "f310ddf08bbfdf22"
-
-
 def test_some_names_and_shapes_of_the_compact_model() -> None:
     shapes = {
         k: tuple(v.shape) for k, v in FaceAgeModel(ModelConfig.compact()).state_dict().items()
@@ -115,7 +102,7 @@ def test_the_default_model_on_shapes_alone(decomposition: bool, parameters: int)
         faces, ages = torch.empty(2, 3, 256, 256), torch.empty(2)
         encoded = model.encode(faces)
         change = model.decode(encoded, ages, None if decomposition else ages)
-        judged = discriminator(faces, torch.empty(2, dtype=torch.long))
+        (judged,) = discriminator(discriminator.see(faces), torch.empty(2, dtype=torch.long))
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert encoded.identity.shape == encoded.age_features.shape == (2, 256, 32, 32)
     assert change.residual.shape == (2, 3, 256, 256)
@@ -317,54 +304,3 @@ def test_expected_age_is_the_mean() -> None:
     logits[1, 100] = 0
     assert expected_age(logits).tolist() == pytest.approx([17.5, 100.0])
     assert expected_age(torch.zeros(1, YEARS)).item() == pytest.approx(50.0, abs=1e-3)
-
-
-# --- discriminator --------------------------------------------------------------------------------
-
-
-def test_discriminator_has_one_output_for_each_group() -> None:
-    torch.manual_seed(0)
-    discriminator = Discriminator(TINY)
-    faces = torch.rand(1, 3, 32, 32).expand(GROUPS, -1, -1, -1)
-    outputs = discriminator(faces, torch.arange(GROUPS))
-    assert outputs.shape == (GROUPS,)
-    assert len(outputs.unique()) == GROUPS
-    with torch.no_grad():  # certain of 20-29 years, and of nothing else
-        discriminator.years.weight.zero_()
-        discriminator.years.bias.fill_(-20)
-        discriminator.years.bias[20:30] = 0
-        fit = discriminator(faces, torch.arange(GROUPS))
-    assert fit.argmax() == 5
-    assert (fit[5] - fit[4]).item() == pytest.approx(FIT * (20 + math.log(10 / 5)), abs=1e-4)
-
-
-def test_discriminator_has_no_batch_norm() -> None:
-    nets = Discriminator(TINY).modules()
-    assert not any(isinstance(m, nn.modules.batchnorm._NormBase) for m in nets)
-
-
-def test_discriminator_starts_as_encoder_and_classifier(faces: Tensor) -> None:
-    torch.manual_seed(0)
-    model = FaceAgeModel(TINY)
-    for _ in range(3):  # norms with statistics of their own
-        model.age_logits(torch.rand(4, 3, TINY.classifier_crop, TINY.classifier_crop))
-    model.eval()
-    discriminator = Discriminator(TINY)
-    discriminator.start_from(model)
-    x = torch.nn.functional.pixel_unshuffle(faces, 2)
-    features = model.encoder(x)
-    assert torch.allclose(discriminator.encoder(x), features, atol=1e-5)
-    _, age_features = model.decomposition(features)
-    assert torch.allclose(discriminator.decomposition(features)[1], age_features, atol=1e-5)
-    deep = model.classifier.stages(features)
-    assert torch.allclose(discriminator.stages(features), deep, atol=1e-5)
-    assert torch.equal(discriminator.years.weight, model.classifier.head.weight)
-    assert all(p.requires_grad for p in discriminator.parameters())
-
-
-def test_discriminator_judges_every_face_alone(faces: Tensor) -> None:
-    torch.manual_seed(0)
-    discriminator, group = Discriminator(TINY), torch.tensor([1, 2, 3])
-    alone = [discriminator(faces[i : i + 1], group[i : i + 1]) for i in range(3)]
-    assert torch.allclose(torch.cat(alone), discriminator(faces, group), atol=1e-6)
-    assert not math.isnan(alone[0].item())

@@ -13,10 +13,12 @@ import pytest
 import torch
 from conftest import TINY
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from faceage import train as training
 from faceage.checkpoints import load_state, load_weights, save_state, save_weights
+from faceage.data import Lookalikes
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import LossWeights
@@ -305,8 +307,8 @@ def test_weights_to_start_from(make: Callable[..., TrainConfig], tmp_path: Path)
         Trainer(make(weights=path, model=replace(TINY, width=32)), ALONE)
 
 
-def test_a_perceptual_file_that_is_none(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    config = make(losses=LossWeights(perceptual=1), perceptual=tmp_path / "gone.pth")
+def test_a_vgg_file_that_is_none(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = make(losses=LossWeights(perceptual=1), vgg=tmp_path / "gone.pth")
     with pytest.raises(WeightsError, match=r"gone\.pth"):
         train(config, "cpu")
 
@@ -337,27 +339,30 @@ def test_without_a_val_set_the_training_set_is_looked_at(
     assert set(json.loads(told["figures"])) == {"val/accuracy", "val/one_off"}  # no years known
 
 
-def test_targets_are_ages_of_the_batch_with_a_real_face_at_hand(
+def test_targets_lie_all_over_life_with_a_real_face_of_each_at_hand(
     make: Callable[..., TrainConfig],
 ) -> None:
     trainer = Trainer(make(), ALONE)
     index = torch.arange(12)
+    trainer.faces.sources[:] = torch.tensor([0, 1, 2]).repeat(5)[: len(trainer.faces)]
+    trainer.lookalikes = Lookalikes(trainer.faces)
+    trainer.lookalikes.NEAREST = 0
+    targets = []
     for seed in range(20):
         torch.manual_seed(seed)
         step = trainer._prepare(index)
-        ages = trainer.faces.ages[index]
-        assert torch.equal(step.source_age, ages)
-        assert sorted(step.target_age.tolist()) == sorted(ages.tolist())
-        for target, group, real, mask in zip(
-            step.target_age, step.target_group, step.real, step.real_mask, strict=True
-        ):
-            source = next(i for i in range(12) if torch.equal(step.faces[i], real))
-            assert ages[source] == target
-            assert trainer.faces.groups[source] == group
-            assert torch.equal(step.mask[source], mask)
-        ranks = ages.argsort().argsort(), step.target_age.argsort().argsort()
-        assert (step.target_age != step.source_age).float().mean() > 0.7
-        assert ranks[0].shape == ranks[1].shape
+        assert torch.equal(step.source_age, trainer.faces.ages[index])
+        assert (step.wrong_group != step.target_group).all()
+        assert step.faces.shape == step.real.shape == (12, 3, 32, 32)
+        assert step.mask.shape == step.real_mask.shape == (12, 1, 32, 32)
+        for i in range(12):
+            here = trainer.faces.sources == trainer.faces.sources[i]
+            known = trainer.faces.ages[here].tolist()
+            assert step.target_age[i].item() in known
+        targets += step.target_age.tolist()
+    assert min(targets) < 10
+    assert max(targets) > 65
+    assert len(set(targets)) > 8
 
 
 def test_the_average_follows(make: Callable[..., TrainConfig]) -> None:
@@ -478,5 +483,37 @@ def test_the_exported_model_never_waits_for_other_processes(
 
 
 _NO_FACES = types.SimpleNamespace(
-    groups=torch.zeros(1, dtype=torch.long), weights=torch.ones(1), sharp=torch.ones(1)
+    ages=torch.zeros(1),
+    groups=torch.zeros(1, dtype=torch.long),
+    sources=torch.zeros(1, dtype=torch.long),
+    weights=torch.ones(1),
+    sharp=torch.ones(1),
 )
+
+
+# --- options of the synthesis ---------------------------------------------------------------------
+
+
+def test_a_run_with_the_projected_discriminator(
+    make: Callable[..., TrainConfig], vgg: dict[str, Tensor], tmp_path: Path
+) -> None:
+    save_file(vgg, tmp_path / "vgg.safetensors")
+    losses = LossWeights(perceptual=0.1, target_age=0.5, change=1, r1=0, wrong_age=0.5)
+    config = make(projected=True, vgg=tmp_path / "vgg.safetensors", losses=losses)
+    train(config, "cpu")
+    last = _stats(config)[-1]
+    assert {"loss/D/wrong_age", "loss/G/perceptual"} <= last.keys()
+    assert "loss/D/r1" not in last
+    assert not [key for key in _state(config)["discriminator"] if "heads" not in key]
+
+
+def test_what_the_warmup_taught_can_be_left_as_it_is(make: Callable[..., TrainConfig]) -> None:
+    short, longer = make("short", images=16), make("longer", lr_encoder=0.0)
+    train(short, "cpu")
+    train(longer, "cpu")
+    before, after = _state(short)["model"], _state(longer)["model"]
+    for part in ("encoder.", "decomposition.", "classifier."):
+        names = [name for name in before if name.startswith(part)]
+        assert names
+        assert all(torch.equal(before[name], after[name]) for name in names)
+    assert not torch.equal(before["decoder.residual.weight"], after["decoder.residual.weight"])

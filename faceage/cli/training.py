@@ -23,8 +23,8 @@ def train(
     images: Annotated[
         int | None, typer.Option(min=1, help="Length of the training, in images seen.")
     ] = None,
-    perceptual: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="VGG19's convolutions, for that loss.")
+    vgg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="VGG19's convolutions, where they are used.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -38,7 +38,7 @@ def train(
     """Train the model. The same command again resumes; torchrun uses several GPUs."""
     from faceage.recipes import cost, make_config, to_dict
 
-    config = make_config(recipe, data, out, settings or (), images=images, perceptual=perceptual)
+    config = make_config(recipe, data, out, settings or (), images=images, vgg=vgg)
     if dry_run:
         config.check()
         typer.echo(json.dumps(to_dict(config) | {"cost": cost(config)}, indent=2))
