@@ -33,7 +33,8 @@ class LossWeights:
             averaged classifier.
         change: extension; mean absolute residual, displacement, and its differences from place to
             place: change no more than age asks.
-        r1: gradient penalty of the discriminator on real faces (0.5 * r1 * |gradient|^2).
+        r1: gradient penalty of the discriminator on what it sees of real faces (0.5 * r1 *
+            |gradient|^2).
         wrong_age: extension; real faces said to be of another group are fakes, too.
     """
 
@@ -101,36 +102,34 @@ class Step:
 
 def discriminator_loss(
     discriminator: Discriminator,
-    step: Step,
+    real: Seen,
     aged: Seen,
+    step: Step,
     weights: LossWeights,
-    augment: Callable[[Tensor], Tensor],
     with_r1: float = 0.0,
 ) -> tuple[Tensor, Terms]:
     """Non-saturating GAN loss of the discriminator at the target's age group.
 
     Args:
-        aged: what the discriminator has seen of the aged faces, from `generator_loss`.
-        augment: DiffAugment or the identity.
+        real, aged: what the discriminator has seen of `step.real` and of the aged faces, detached.
         with_r1: factor on the R1 penalty in this step (the interval of the lazy penalty), or 0.
     """
-    mask, group = step.shared_mask, step.target_group
-    real = augment(step.real * mask)
-    terms: Terms = {}
-    if with_r1:
-        real = real.detach().requires_grad_()
-    seen = discriminator.see(real)
-    on_real = discriminator(seen, group)
-    terms["real"] = _softplus([-output for output in on_real])
-    terms["fake"] = _softplus(discriminator([part.to(seen[0].dtype) for part in aged], group))
+    if with_r1:  # second derivatives in full precision
+        real, aged = [r.float().requires_grad_() for r in real], [a.float() for a in aged]
+    on_real = discriminator(real, step.target_group)
+    terms: Terms = {
+        "real": _softplus([-output for output in on_real]),
+        "fake": _softplus(discriminator(aged, step.target_group)),
+    }
     total = terms["real"] + terms["fake"]
     if weights.wrong_age:
-        terms["wrong_age"] = _softplus(discriminator(seen, step.wrong_group))
+        terms["wrong_age"] = _softplus(discriminator(real, step.wrong_group))
         total = total + weights.wrong_age * terms["wrong_age"]
     if with_r1:
-        whole = sum(output.float().sum() for output in on_real)
-        (gradient,) = torch.autograd.grad(whole, real, create_graph=True)
-        terms["r1"] = gradient.float().square().sum((1, 2, 3)).mean()
+        whole = torch.stack([output.float().sum() for output in on_real]).sum()
+        gradients = torch.autograd.grad(whole, real, create_graph=True)
+        squares = [gradient.float().square().flatten(1).sum(1).mean() for gradient in gradients]
+        terms["r1"] = torch.stack(squares).sum()
         total = total + 0.5 * weights.r1 * with_r1 * terms["r1"]
     return total, terms
 

@@ -206,17 +206,18 @@ class Trainer:
         self._update(self.optimiser, loss)
 
         self.discriminator.requires_grad_(True)
+        with torch.no_grad(), self._autocast():
+            real = self.discriminator.see(augmentation(step.real * step.shared_mask))
         lazy = config.losses.r1 > 0 and (seen // config.batch_size) % config.r1_interval == 0
-        with self._autocast(enabled=not lazy):  # second derivatives in full precision
-            loss, terms_d = discriminator_loss(
-                self.discriminator,
-                step,
-                aged,
-                config.losses,
-                augmentation,
-                config.r1_interval * lazy,
-            )
-        self._update(self.optimiser_discriminator, loss)
+        for number in range(config.discriminator_updates):
+            with_r1 = config.r1_interval * (lazy and number == 0)
+            with self._autocast(enabled=not with_r1):
+                loss, terms_now = discriminator_loss(
+                    self.discriminator, real, aged, step, config.losses, with_r1
+                )
+            self._update(self.optimiser_discriminator, loss)
+            if number == 0:  # later ones know the batch
+                terms_d = terms_now
         named = {f"G/{k}": v for k, v in terms.items()} | {f"D/{k}": v for k, v in terms_d.items()}
         return {name: value.detach() for name, value in named.items()}
 

@@ -140,7 +140,7 @@ class _Linear(nn.Module):
 
 def test_discriminator_loss_of_one_that_cannot_tell() -> None:
     step = _step()
-    loss, terms = discriminator_loss(_Linear(0.0), step, [step.faces], LossWeights(), nn.Identity())
+    loss, terms = discriminator_loss(_Linear(0.0), [step.real], [step.faces], step, LossWeights())
     assert set(terms) == {"real", "fake"}
     assert terms["real"].item() == terms["fake"].item() == pytest.approx(math.log(2))
     assert loss.item() == pytest.approx(2 * math.log(2))
@@ -150,7 +150,7 @@ def test_discriminator_loss_by_hand() -> None:
     step = _step(1)
     step.target_group = torch.tensor([1])
     step.real, aged = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), -0.25)
-    _, terms = discriminator_loss(_Linear(1 / 768), step, [aged], LossWeights(), nn.Identity())
+    _, terms = discriminator_loss(_Linear(1 / 768), [step.real], [aged], step, LossWeights())
     # 3072 values: the outputs are 2 and -1.
     assert terms["real"].item() == pytest.approx(math.log(1 + math.exp(-2)))
     assert terms["fake"].item() == pytest.approx(math.log(1 + math.exp(-1)))
@@ -162,9 +162,9 @@ def test_a_real_face_of_the_wrong_age_is_a_fake() -> None:
     step.real = torch.full((1, 3, 32, 32), 0.5)
     weights, usual = LossWeights(wrong_age=0.5), LossWeights()
     net, aged = _Linear(1 / 768), [torch.zeros(1, 3, 32, 32)]
-    loss, terms = discriminator_loss(net, step, aged, weights, nn.Identity())
+    loss, terms = discriminator_loss(net, [step.real], aged, step, weights)
     assert terms["wrong_age"].item() == pytest.approx(math.log(1 + math.exp(4)))  # its output is 4
-    without, _ = discriminator_loss(net, step, aged, usual, nn.Identity())
+    without, _ = discriminator_loss(net, [step.real], aged, step, usual)
     assert (loss - without).item() == pytest.approx(0.5 * terms["wrong_age"].item())
 
 
@@ -179,7 +179,7 @@ def test_every_output_counts_alike() -> None:
             return [torch.zeros(len(group), 8, 8), torch.full((len(group), 2, 2), 3.0)]
 
     step = _step()
-    _, terms = discriminator_loss(_Two(), step, [step.faces], LossWeights(), nn.Identity())
+    _, terms = discriminator_loss(_Two(), [step.real], [step.faces], step, LossWeights())
     expected = (math.log(2) + math.log(1 + math.exp(3))) / 2
     assert terms["fake"].item() == pytest.approx(expected)
 
@@ -188,7 +188,7 @@ def test_r1_is_the_squared_gradient_on_real_faces() -> None:
     step = _step(2)
     step.target_group = torch.tensor([1, 3])
     net, weights = _Linear(0.1), LossWeights(r1=2.0)
-    loss, terms = discriminator_loss(net, step, [step.faces], weights, nn.Identity(), with_r1=16)
+    loss, terms = discriminator_loss(net, [step.real], [step.faces], step, weights, with_r1=16)
     # Each of 3072 values has the gradient 0.1 * group.
     assert terms["r1"].item() == pytest.approx(3072 * (0.1**2 + 0.3**2) / 2, rel=1e-5)
     without = terms["real"] + terms["fake"]
@@ -203,7 +203,12 @@ def test_r1_teaches_the_discriminator(discriminator: Discriminator) -> None:
     step = _step()
     discriminator.zero_grad()
     _, terms = discriminator_loss(
-        discriminator, step, [step.faces], LossWeights(), nn.Identity(), with_r1=1
+        discriminator,
+        discriminator.see(step.real),
+        discriminator.see(step.faces),
+        step,
+        LossWeights(),
+        with_r1=1,
     )
     terms["r1"].backward()
     assert discriminator.body[0].weight.grad.abs().sum() > 0
@@ -221,13 +226,11 @@ def test_padding_cannot_tell_real_from_aged(
         shown.append(faces)
         return faces
 
-    _, _, aged = generator_loss(model, model, discriminator, step, LossWeights(), look, _view)
-    discriminator_loss(discriminator, step, aged, LossWeights(), look)
-    assert len(shown) == 2  # aged and real
-    for faces in shown:
-        assert not faces[..., :8].any()
-        assert not faces[..., 24:].any()
-        assert faces[..., 8:24].any()
+    generator_loss(model, model, discriminator, step, LossWeights(), look, _view)
+    (faces,) = shown
+    assert not faces[..., :8].any()
+    assert not faces[..., 24:].any()
+    assert faces[..., 8:24].any()
 
 
 # --- generator ------------------------------------------------------------------------------------

@@ -507,6 +507,40 @@ def test_a_run_with_the_projected_discriminator(
     assert not [key for key in _state(config)["discriminator"] if "heads" not in key]
 
 
+def test_padding_of_one_face_is_seen_of_neither(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padding goes with the source of a picture; it must not tell real from aged."""
+    trainer, shown = Trainer(make(diff_augment=False, warmup_images=8), ALONE), []
+    trainer.images_seen = 8
+    look = trainer.discriminator.see
+    monkeypatch.setattr(trainer.discriminator, "see", lambda x: shown.append(x) or look(x))
+    prepare, steps = trainer._prepare, []
+    monkeypatch.setattr(trainer, "_prepare", lambda i: steps.append(prepare(i)) or steps[-1])
+    trainer._step()
+    assert len(shown) == 2  # aged and real
+    hidden = (steps[0].shared_mask == 0).expand(-1, 3, -1, -1)
+    assert hidden.any()
+    for faces in shown:
+        assert not faces[hidden].any()
+        assert faces[~hidden].all()
+
+
+def test_more_updates_of_the_discriminator_teach_it_more(
+    make: Callable[..., TrainConfig],
+) -> None:
+    def moved(updates: int) -> float:
+        trainer = Trainer(make(discriminator_updates=updates, warmup_images=8), ALONE)
+        trainer.images_seen = 8
+        before = [p.detach().clone() for p in trainer.discriminator.parameters()]
+        trainer._seed()
+        trainer._step()
+        after = trainer.discriminator.parameters()
+        return sum((a - b).abs().sum().item() for a, b in zip(after, before, strict=True))
+
+    assert moved(3) > 1.5 * moved(1)
+
+
 def test_what_the_warmup_taught_can_be_left_as_it_is(make: Callable[..., TrainConfig]) -> None:
     short, longer = make("short", images=16), make("longer", lr_encoder=0.0)
     train(short, "cpu")
