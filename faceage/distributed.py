@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -47,10 +48,23 @@ class Processes:
         dist.broadcast(shared, 0)
         return bool(shared.item())
 
+    def gather(self, value: Any) -> list[Any]:
+        """What each process gave, in the order of their ranks, in every process."""
+        if self.count == 1:
+            return [value]
+        parts: list[Any] = [None] * self.count
+        dist.all_gather_object(parts, value)
+        return parts
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.count > 1:
             dist.barrier()
+
+
+def is_first() -> bool:
+    """Whether this process is the only one, or the first that torchrun started."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def start(device: str = "auto") -> Processes:

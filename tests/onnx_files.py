@@ -1,4 +1,4 @@
-"""A small age judge, written byte by byte: the `onnx` package is not needed to test with one."""
+"""Small judges, written byte by byte: the `onnx` package is not needed to test with them."""
 
 from pathlib import Path
 
@@ -23,12 +23,28 @@ def write_judge(path: Path, side: int = 64, years: int = 81) -> Path:
         _node("Gemm", ["colours", "weights", "bias"], "logits"),
         _node("Softmax", ["logits"], "probabilities"),
     ]
-    graph = b"".join(_bytes(1, node) for node in nodes) + _bytes(2, b"judge")
+    graph = b"".join(_bytes(1, node) for node in nodes)
     graph += _bytes(5, _tensor("weights", weights)) + _bytes(5, _tensor("bias", bias))
     graph += _bytes(11, _value("images", ["N", 3, side, side]))
     graph += _bytes(12, _value("probabilities", ["N", years]))
-    model = _number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 13))  # opset 13
-    path.write_bytes(model)
+    return _write(path, graph)
+
+
+def write_embedder(path: Path, side: int = 112, batch: str | int = "N", cells: int = 4) -> Path:
+    """Write an embedder: the mean colours of `cells` x `cells` parts of the picture."""
+    step = side // cells
+    pool = _node("AveragePool", ["input0"], "pooled")
+    pool += _bytes(5, _whole_numbers("kernel_shape", [step, step]))
+    pool += _bytes(5, _whole_numbers("strides", [step, step]))
+    graph = _bytes(1, pool) + _bytes(1, _node("Flatten", ["pooled"], "output0"))
+    graph += _bytes(11, _value("input0", [batch, 3, side, side]))
+    graph += _bytes(12, _value("output0", [batch, 3 * cells * cells]))
+    return _write(path, graph)
+
+
+def _write(path: Path, graph: bytes) -> Path:
+    graph += _bytes(2, b"judge")  # its name
+    path.write_bytes(_number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 13)))  # opset 13
     return path
 
 
@@ -51,6 +67,10 @@ def _bytes(field: int, value: bytes) -> bytes:
 def _node(kind: str, inputs: list[str], output: str) -> bytes:
     names = b"".join(_bytes(1, name.encode()) for name in inputs)
     return names + _bytes(2, output.encode()) + _bytes(4, kind.encode())
+
+
+def _whole_numbers(name: str, values: list[int]) -> bytes:
+    return _bytes(1, name.encode()) + b"".join(_number(8, v) for v in values) + _number(20, 7)
 
 
 def _tensor(name: str, values: np.ndarray) -> bytes:

@@ -1,14 +1,17 @@
 """Processes: alone nothing happens; together gradients become means and the first decides."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from stand_ins import LANDMARKS, make_dataset
 from test_train import write_noise
 from torch import Tensor, nn
 
@@ -39,7 +42,7 @@ def test_alone(monkeypatch: pytest.MonkeyPatch, parameters: list[nn.Parameter]) 
     def never(*_: object) -> None:
         raise AssertionError("one process has nobody to talk to")
 
-    for name in ("all_reduce", "broadcast", "barrier"):
+    for name in ("all_reduce", "all_gather_object", "broadcast", "barrier"):
         monkeypatch.setattr(distributed.dist, name, never)
     alone = Processes(0, 1, CPU)
     before = [None if p.grad is None else p.grad.clone() for p in parameters]
@@ -48,6 +51,7 @@ def test_alone(monkeypatch: pytest.MonkeyPatch, parameters: list[nn.Parameter]) 
     assert alone.decide(True)
     assert not alone.decide(False)
     assert alone.is_first
+    assert alone.gather("ours") == ["ours"]
     for value, grad in zip(parameters, before, strict=True):
         assert (value.grad is None) if grad is None else torch.equal(value.grad, grad)
 
@@ -75,6 +79,21 @@ def test_the_first_process_decides(monkeypatch: pytest.MonkeyPatch, choice: bool
 
     monkeypatch.setattr(distributed.dist, "broadcast", from_first)
     assert Processes(1, 2, CPU).decide(not choice) is choice
+
+
+def test_what_each_process_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_all(parts: list, own: object) -> None:
+        parts[:] = ["first", own]
+
+    monkeypatch.setattr(distributed.dist, "all_gather_object", from_all)
+    assert Processes(1, 2, CPU).gather("second") == ["first", "second"]
+
+
+def test_which_process_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert distributed.is_first()
+    monkeypatch.setenv("RANK", "1")
+    assert not distributed.is_first()
 
 
 def test_start_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +135,24 @@ distributed.stop()
 """
 
 
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def run_python(*arguments: object) -> str:
+    """What Python, in a process of its own with one thread, prints."""
+    root = str(Path(training.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
 def worker_config(data: str, out: str) -> TrainConfig:
     """Saves about every step, by the first process's clock: both must meet there."""
     losses = LossWeights(perceptual=0, target_age=0.5, change=1)
@@ -149,26 +186,49 @@ def test_two_processes_agree(tmp_path: Path) -> None:
     script, out = tmp_path / "worker.py", tmp_path / "run"
     tests = str(Path(__file__).parent)
     script.write_text(WORKER.format(tests=tests, data=str(data), out=str(out)))
-    root = str(Path(training.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=2",
-            script,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_python(*TWO, script)
     first, second = (Path(f"{out}-{rank}.txt").read_text() for rank in (0, 1))
     assert first == second
     assert first.startswith("24 ")
     model, told = load_weights(out / "weights.safetensors")
     assert told["images_seen"] == "24"
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+EVALUATION = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from faceage.evaluate import measure
+from faceage.distributed import is_first
+from faceage.evaluate import Judges, Options, evaluate
+from stand_ins import AngleJudge, BrightnessJudge, LevelJudge
+measure.BATCH = 2
+judges = Judges(BrightnessJudge(), AngleJudge(), LevelJudge())
+options = Options(targets=[5, 70], limit=5, people=2, out=Path({out!r}), force=True)
+report = evaluate({data!r}, [{weights!r}], None, judges, options, "cpu")
+name = "first" if is_first() else "second"
+Path({out!r}, name).write_text(json.dumps(report["models"][0]["bands"]))
+"""
+
+
+def test_two_processes_measure_what_one_does(tmp_path: Path, tiny_weights: Path) -> None:
+    shades = np.random.default_rng(0).integers(0, 250, (7, 256, 256, 3)).astype(np.uint8)
+    ages = [3, 9, 17, 25, 45, 60, 75]
+    data = make_dataset(tmp_path / "data", list(shades), ages, landmarks=LANDMARKS)
+    for name, how in (("alone", ()), ("both", TWO)):
+        script, out = tmp_path / f"{name}.py", tmp_path / name
+        script.write_text(
+            EVALUATION.format(
+                tests=str(Path(__file__).parent),
+                data=str(data),
+                weights=str(tiny_weights),
+                out=str(out),
+            )
+        )
+        run_python(*how, script)
+    alone, both = (tmp_path / name for name in ("alone", "both"))
+    for name in ("report.json", "report.md", "report.html", "sheet-tiny-random.jpg"):
+        assert (both / name).read_bytes() == (alone / name).read_bytes()
+    assert json.loads((both / "report.json").read_text())["models"][0]["cycle"]["l1"]["count"] == 5
+    assert (both / "first").read_text() == (both / "second").read_text()

@@ -1,10 +1,5 @@
-"""Judges: independent networks that measure results. A judge never trains.
+"""The judge of ages."""
 
-What a model was trained to please cannot tell how good it is; so nothing that the training
-imports may import this module (a test asserts it), and a judge's file is given by its path.
-"""
-
-import os
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from faceage.errors import ConfigError, WeightsError
+from faceage.errors import WeightsError
+from faceage.judges.session import open_session
 from faceage.weights import file_sha256
 
 CROP = 256  # px; side at which judges are shown FFHQ crops
@@ -58,36 +54,13 @@ class OnnxAgeJudge:
     """
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path)
-        if not path.is_file():
-            raise WeightsError(f"No age judge {path}.", "Give the path of age-v1.onnx.")
-        try:
-            import onnxruntime
-        except ImportError:
-            raise ConfigError(
-                "The age judge needs onnxruntime, which is not installed.",
-                "Install it with: pip install 'faceage[evaluate]'",
-            ) from None
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # onnxruntime has threads of its own, which do not heed this variable; 0 is its own choice.
-        threads = os.environ.get("OMP_NUM_THREADS", "")
-        options.intra_op_num_threads = int(threads) if threads.isdigit() else 0
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # each fault has a class of its own, all private
-            reason = " ".join(str(error).split())[:120]
-            raise WeightsError(
-                f"{path} is not a readable ONNX file ({reason}).", "Give the path of age-v1.onnx."
-            ) from None
+        path, hint = Path(path), "Give the path of age-v1.onnx."
+        self._session = open_session(path, "age judge", hint)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         found = [list(part.shape[1:]) for part in (*inputs, *outputs)]
         if found != [[3, _SIDE, _SIDE], [len(_YEARS)]]:
             raise WeightsError(
-                f"{path} is another network than age-v1: its shapes are {found}.",
-                "Give the path of age-v1.onnx.",
+                f"{path} is another network than age-v1: its shapes are {found}.", hint
             )
         self._input = inputs[0].name
         self.name = path.stem
@@ -98,7 +71,7 @@ class OnnxAgeJudge:
         parts = [np.empty(0)]
         for start in range(0, len(crops), _BATCH):
             faces = np.stack([_window(crop) for crop in crops[start : start + _BATCH]])
-            scaled = ((faces - np.float32(_MEAN)) / _SCALE).astype(np.float32)
+            scaled = ((faces - np.array(_MEAN)) / _SCALE).astype(np.float32)
             images = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))  # N,3,64,64
             (probabilities,) = self._session.run(None, {self._input: images})  # N,81
             parts.append(probabilities.astype(np.float64) @ _YEARS)
