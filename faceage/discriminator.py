@@ -1,19 +1,23 @@
 """The discriminators: which faces are real, and are they of the age they should be?
 
 Both work in two steps. `see` is what a face looks like to them, `forward` judges that at an age
-group and gives outputs, each N or N,h,w: positive for real. What was seen can be judged again, at
-another group or in another step, without being looked at again.
+group and gives outputs of (N,), positive for real. What was seen can be judged again, at another
+group or in another step, without being looked at again.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceage.ages import GROUPS
-from faceage.model import ModelConfig, inner_face
+from faceage.augment import robust_views
+from faceage.model import FaceAgeModel, ModelConfig, inner_face
 from faceage.vgg import VggFeatures
 
 Seen = list[Tensor]
+Augment = Callable[[Tensor], Tensor]
 
 
 class Discriminator(nn.Module):
@@ -23,8 +27,9 @@ class Discriminator(nn.Module):
     with age.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, augment: Augment | None = None) -> None:
         super().__init__()
+        self._augment = augment or nn.Identity()
         self._view = config.classifier_size
         width = config.width
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1)]
@@ -39,7 +44,7 @@ class Discriminator(nn.Module):
 
     def see(self, faces: Tensor) -> Seen:  # N,3,S,S -> N,3,V,V
         """The inner faces."""
-        return [inner_face(faces, self._view)]
+        return [inner_face(self._augment(faces), self._view)]
 
     def forward(self, seen: Seen, group: Tensor) -> list[Tensor]:  # -> one (N,)
         outputs = self.outputs(self.body(seen[0])).flatten(1)
@@ -62,35 +67,59 @@ class _DownBlock(nn.Module):
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Real or aged, and of which age group, told from VGG19's features (Projected GANs).
+    """Real or aged, and of which age group, told from features that are known already.
 
     "Projected GANs Converge Faster" (Sauer et al., NeurIPS 2021): what makes a picture look real is
-    known to a network that has seen a million of them; only the small heads on its features learn.
-    Half of the faces are looked at as a whole (hair, the shape of the head), the others closely
-    (the skin of the inner face).
+    known to VGG19, which has seen a million of them, and what makes a face look its age is known to
+    the encoder that the warm-up has trained; only the small heads on their features learn. Half of
+    the faces are looked at as a whole (hair, the shape of the head), the others closely (the skin
+    of the inner face); the age is read from all.
+
+    Args:
+        config: the generator's.
+        features: VGG19's convolutions.
+        reader: the model whose age features are seen; None sees VGG19's alone.
+        augment: DiffAugment, or None.
     """
 
     TAPS = (17, 22)  # shallower features told almost nothing
 
-    def __init__(self, config: ModelConfig, features: VggFeatures) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        features: VggFeatures,
+        reader: FaceAgeModel | None = None,
+        augment: Augment | None = None,
+    ) -> None:
         super().__init__()
         self._view = config.size // 2  # px: the inner face at its own scale
-        self._features = [features]  # in a list: no part of this module's parameters or state
+        self._reading = config.classifier_size
+        # In a list: no parts of this module's parameters or state.
+        self._known = [features, reader, augment or nn.Identity()]
         channels = [features.CHANNELS[features.TAPS.index(tap)] for tap in self.TAPS]
         self.heads = nn.ModuleList([_Head(c) for c in (*channels, *channels)])
+        if reader is not None:
+            self.heads.append(_Head(config.channels))
 
-    def see(self, faces: Tensor) -> Seen:  # N,3,S,S -> four of N,C,h,w
-        """What the heads judge: of the first half of the faces, then of the second."""
+    def see(self, faces: Tensor) -> Seen:  # N,3,S,S -> five of M,C,h,w
+        """What the heads judge: of the first half of the faces, of the second, and of all."""
+        features, reader, augment = self._known
         half = (len(faces) + 1) // 2
-        whole = F.interpolate(faces[:half], self._view, mode="area")
-        views = torch.cat([whole, inner_face(faces[half:], self._view)])
-        features = self._features[0](views, self.TAPS)
-        return [part[:half] for part in features] + [part[half:] for part in features]
+        augmented = augment(faces)
+        whole = F.interpolate(augmented[:half], self._view, mode="area")
+        views = torch.cat([whole, inner_face(augmented[half:], self._view)])
+        found = features(views, self.TAPS)
+        seen = [part[:half] for part in found] + [part[half:] for part in found]
+        if reader is not None:
+            seen.append(reader.encode(robust_views(faces, self._reading)).age_features)
+        return seen
 
-    def forward(self, seen: Seen, group: Tensor) -> list[Tensor]:  # -> four of N,h,w
-        half = len(seen[0])
-        groups = [group[:half]] * len(self.TAPS) + [group[half:]] * len(self.TAPS)
-        return [head(*pair) for head, *pair in zip(self.heads, seen, groups, strict=True)]
+    def forward(self, seen: Seen, group: Tensor) -> list[Tensor]:  # -> three of (N,)
+        half, taps = len(seen[0]), len(self.TAPS)
+        groups = [group[:half]] * taps + [group[half:]] * taps + [group] * (len(seen) - 2 * taps)
+        judged = [head(*pair) for head, *pair in zip(self.heads, seen, groups, strict=True)]
+        looks = [torch.cat(pair) for pair in zip(judged[:taps], judged[taps:], strict=False)]
+        return looks + judged[2 * taps :]
 
 
 class _Head(nn.Module):
@@ -107,9 +136,8 @@ class _Head(nn.Module):
             nn.Conv2d(width, width, 3, 1, 1),
             nn.LeakyReLU(0.2),
         )
-        self.outputs = nn.Conv2d(width, 1 + GROUPS, 1)
+        self.outputs = nn.Linear(width, 1 + GROUPS)
 
-    def forward(self, features: Tensor, group: Tensor) -> Tensor:  # N,C,h,w and (N,) -> N,h,w
-        outputs = self.outputs(self.body(features))
-        faces = torch.arange(len(group), device=group.device)
-        return outputs[:, 0] + outputs[faces, 1 + group]
+    def forward(self, features: Tensor, group: Tensor) -> Tensor:  # N,C,h,w and (N,) -> (N,)
+        outputs = self.outputs(self.body(features).mean((2, 3)))
+        return outputs[:, 0] + outputs.gather(1, 1 + group[:, None])[:, 0]

@@ -6,12 +6,14 @@ adversarial, age and perceptual. What the paper does not have is weighted 0 in i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceage.ages import YEARS
+from faceage.augment import head_mask
 from faceage.discriminator import Discriminator, Seen
 from faceage.model import Decomposed, FaceAgeModel, apply_change, group_log_probabilities
 from faceage.vgg import VggFeatures
@@ -96,34 +98,38 @@ class Step:
 
     @property
     def shared_mask(self) -> Tensor:
-        """What is picture in both, so that padding cannot tell real from aged."""
-        return self.mask * self.real_mask
+        """The head, where it is picture in both: padding cannot tell real from aged."""
+        return self.mask * self.real_mask * head_mask(self.mask.shape[-1], self.mask.device)
+
+
+class Sight(NamedTuple):
+    """What the discriminator has seen of a batch, detached, and the age groups to judge it at."""
+
+    real: Seen
+    aged: Seen
+    group: Tensor  # (N,), the target's
+    wrong_group: Tensor  # (N,), another
 
 
 def discriminator_loss(
-    discriminator: Discriminator,
-    real: Seen,
-    aged: Seen,
-    step: Step,
-    weights: LossWeights,
-    with_r1: float = 0.0,
+    discriminator: Discriminator, sight: Sight, weights: LossWeights, with_r1: float = 0.0
 ) -> tuple[Tensor, Terms]:
     """Non-saturating GAN loss of the discriminator at the target's age group.
 
     Args:
-        real, aged: what the discriminator has seen of `step.real` and of the aged faces, detached.
         with_r1: factor on the R1 penalty in this step (the interval of the lazy penalty), or 0.
     """
+    real, aged, group, wrong_group = sight
     if with_r1:  # second derivatives in full precision
         real, aged = [r.float().requires_grad_() for r in real], [a.float() for a in aged]
-    on_real = discriminator(real, step.target_group)
+    on_real = discriminator(real, group)
     terms: Terms = {
         "real": _softplus([-output for output in on_real]),
-        "fake": _softplus(discriminator(aged, step.target_group)),
+        "fake": _softplus(discriminator(aged, group)),
     }
     total = terms["real"] + terms["fake"]
     if weights.wrong_age:
-        terms["wrong_age"] = _softplus(discriminator(real, step.wrong_group))
+        terms["wrong_age"] = _softplus(discriminator(real, wrong_group))
         total = total + weights.wrong_age * terms["wrong_age"]
     if with_r1:
         whole = torch.stack([output.float().sum() for output in on_real]).sum()
@@ -135,8 +141,8 @@ def discriminator_loss(
 
 
 def _softplus(outputs: list[Tensor]) -> Tensor:
-    """The mean over all outputs, each of which counts alike however many places it judges."""
-    return torch.stack([F.softplus(output.float()).mean() for output in outputs]).mean()
+    """The mean over faces and outputs."""
+    return F.softplus(torch.stack(outputs).float()).mean()
 
 
 def generate(
@@ -169,7 +175,6 @@ def generator_loss(
     discriminator: Discriminator,
     step: Step,
     weights: LossWeights,
-    augment: Callable[[Tensor], Tensor],
     view: Callable[[Tensor], Tensor],
     share: float = 1.0,
     perceptual: "PerceptualLoss | None" = None,
@@ -178,7 +183,6 @@ def generator_loss(
 
     Args:
         averaged: the averaged model; its classifier reads the aged faces.
-        augment: DiffAugment or the identity.
         view: what the averaged classifier is shown of aged faces: inner faces.
         share: of the batch, how much is reconstructed, and how much makes the cycle.
         perceptual: needed where its weight is not 0.
@@ -188,7 +192,7 @@ def generator_loss(
     """
     _, aged, reconstruction, size = generate(model, step, share)
     part = len(reconstruction)
-    seen = discriminator.see(augment(aged * step.shared_mask))
+    seen = discriminator.see(aged * step.shared_mask)
     terms: Terms = {
         "reconstruction": masked_l1(reconstruction, step.faces[:part], step.mask[:part]),
         "adversarial": _softplus([-y for y in discriminator(seen, step.target_group)]),

@@ -143,7 +143,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "images": 720_000,
         "warmup_images": 600_000,
         "lr": 1e-4,
-        "lr_discriminator": 2e-3,
+        "lr_discriminator": 1e-3,
         "discriminator_updates": 3,
         "ema_images": 5_000,
         "lr_encoder": 0.0,

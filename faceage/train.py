@@ -8,6 +8,7 @@ import copy
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -38,6 +39,7 @@ from faceage.discriminator import Discriminator, ProjectedDiscriminator
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import (
     PerceptualLoss,
+    Sight,
     Step,
     Terms,
     age_loss,
@@ -56,6 +58,7 @@ LICENCE = (
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 CALIBRATION_BATCHES = 24
 OLDEST = 85  # years; up to which faces are sent
+MEMORY = 32  # batches that the discriminator remembers
 # Where things lie on this machine is nobody else's business, and may change.
 _PATHS = ("data", "out", "vgg", "weights")
 CHANGEABLE = (*_PATHS, "images", "save_minutes")  # a run may go on with other values of these
@@ -97,14 +100,18 @@ class Trainer:
         if processes.count > 1 and self.device.type == "cuda":
             # Not the averaged model: it is measured by one process, which would wait for the rest.
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        self.perceptual = self.discriminator = None
+        self.perceptual: PerceptualLoss | None = None
         if config.vgg:
             features = VggFeatures(read_tensors(config.vgg)).to(**place)
             self.perceptual = PerceptualLoss(features) if config.losses.perceptual else None
+        augmentation = augment.diff_augment if config.diff_augment else None
         if config.projected:
-            self.discriminator = ProjectedDiscriminator(config.model, features).to(**place)
+            reader = self.averaged if config.model.decomposition and self._warmed_up else None
+            discriminator = ProjectedDiscriminator(config.model, features, reader, augmentation)
         else:
-            self.discriminator = Discriminator(config.model).to(**place)
+            discriminator = Discriminator(config.model, augmentation)
+        self.discriminator = discriminator.to(**place)
+        self.memory = deque[Sight](maxlen=MEMORY)
         learned = [p for part in _classifying(self.model) for p in part.parameters()]
         known = {id(p) for p in learned}
         rest = [p for p in self.model.parameters() if id(p) not in known]
@@ -185,7 +192,6 @@ class Trainer:
         seen = self.images_seen - config.warmup_images
         index = self._draw(self.sampler, seen, config.batch_size // self.processes.count)
         step = self._prepare(index)
-        augmentation = augment.diff_augment if config.diff_augment else nn.Identity()
 
         self.discriminator.requires_grad_(False)
         with self._autocast():
@@ -195,7 +201,6 @@ class Trainer:
                 self.discriminator,
                 step,
                 config.losses,
-                augmentation,
                 lambda faces: augment.robust_views(faces, config.model.classifier_size),
                 config.share,
                 self.perceptual,
@@ -207,16 +212,20 @@ class Trainer:
 
         self.discriminator.requires_grad_(True)
         with torch.no_grad(), self._autocast():
-            real = self.discriminator.see(augmentation(step.real * step.shared_mask))
+            real = self.discriminator.see(step.real * step.shared_mask)
+        self.memory.append(Sight(real, aged, step.target_group, step.wrong_group))
         lazy = config.losses.r1 > 0 and (seen // config.batch_size) % config.r1_interval == 0
         for number in range(config.discriminator_updates):
+            # First on what is new, then on what is remembered: the same again would be learned by
+            # heart.
+            place = -1 if number == 0 else int(torch.randint(len(self.memory), ()))
             with_r1 = config.r1_interval * (lazy and number == 0)
             with self._autocast(enabled=not with_r1):
                 loss, terms_now = discriminator_loss(
-                    self.discriminator, real, aged, step, config.losses, with_r1
+                    self.discriminator, self.memory[place], config.losses, with_r1
                 )
             self._update(self.optimiser_discriminator, loss)
-            if number == 0:  # later ones know the batch
+            if number == 0:
                 terms_d = terms_now
         named = {f"G/{k}": v for k, v in terms.items()} | {f"D/{k}": v for k, v in terms_d.items()}
         return {name: value.detach() for name, value in named.items()}

@@ -22,8 +22,8 @@ LAYERS = (
         *("evaluate.reports.charts", "evaluate.reports.tables"),
     ),
     ("batch", "judges.age", "model", "evaluate.reports.measures"),
+    ("augment",),
     (
-        "augment",
         "checkpoints",
         "discriminator",
         "preview",

@@ -339,6 +339,7 @@ def test_train_dry_run(run, tmp_path: Path) -> None:
     answer = run(
         *("train", "--data", "some", "--recipe", "compact", "--dry-run", "--out", tmp_path / "r"),
         *("--set", "model.width=48", "--set", "losses.r1=2", "--images", 1000),
+        *("--vgg", "vgg19.pth"),
     )
     assert answer.code == 0, answer.err
     resolved = json.loads(answer.out)

@@ -222,7 +222,7 @@ def test_bad_training_data(run, tmp_path: Path, table: str | None, says: str) ->
         archive.writestr("a.png", b"")
     if table is not None:
         (data / "faces.csv").write_text(table)
-    answer = run("train", "--data", data, "--recipe", "compact", "--out", out)
+    answer = run("train", "--data", data, "--set", "projected=false", "--out", out)
     assert (answer.code, answer.out, len(answer.errors)) == (1, "", 1)
     assert says in answer.err
     assert not out.exists()

@@ -6,19 +6,21 @@ from conftest import TINY
 from torch import Tensor, nn
 
 from faceage.ages import GROUPS
+from faceage.augment import robust_views
 from faceage.discriminator import Discriminator, ProjectedDiscriminator
-from faceage.model import ModelConfig, inner_face
+from faceage.model import FaceAgeModel, ModelConfig, inner_face
 from faceage.vgg import VggFeatures
 
 
-@pytest.fixture(params=["learned", "projected"])
+@pytest.fixture(params=["learned", "projected", "reading"])
 def discriminator(
-    request: pytest.FixtureRequest, vgg: dict[str, Tensor]
+    request: pytest.FixtureRequest, vgg: dict[str, Tensor], tiny_model: FaceAgeModel
 ) -> Discriminator | ProjectedDiscriminator:
     torch.manual_seed(0)
     if request.param == "learned":
         return Discriminator(TINY).eval()
-    return ProjectedDiscriminator(TINY, VggFeatures(vgg)).eval()
+    reader = tiny_model if request.param == "reading" else None
+    return ProjectedDiscriminator(TINY, VggFeatures(vgg), reader).eval()
 
 
 @pytest.fixture
@@ -26,32 +28,33 @@ def faces() -> Tensor:
     return torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def _per_face(outputs: list[Tensor], count: int) -> Tensor:
-    """All outputs of each face, whichever half of the batch it is in: (count, M)."""
-    if len(outputs) == 1:
-        return outputs[0][:, None]
-    flat = [output.flatten(1) for output in outputs]
-    half = len(flat) // 2
-    return torch.cat([torch.cat(flat[:half], 1), torch.cat(flat[half:], 1)])[:count]
-
-
 def test_every_group_has_an_output_of_its_own(
     discriminator: Discriminator | ProjectedDiscriminator, faces: Tensor
 ) -> None:
     same = faces[:1].expand(2 * GROUPS, -1, -1, -1)
-    group = torch.arange(GROUPS).repeat(2)
-    rows = _per_face(discriminator(discriminator.see(same), group), 2 * GROUPS)
-    assert len(rows) == 2 * GROUPS
-    assert len(rows[:GROUPS].sum(1).unique()) == GROUPS
+    seen = discriminator.see(same)
+    face_of_all = torch.stack(
+        [
+            torch.stack(discriminator(seen, torch.full((2 * GROUPS,), g)))[:, 0]
+            for g in range(GROUPS)
+        ]
+    )
+    for output in face_of_all.unbind(1):
+        assert len(output.unique()) == GROUPS
+    rows = torch.stack(discriminator(seen, torch.arange(GROUPS).repeat(2)))
+    assert rows.shape[1] == 2 * GROUPS
+    assert torch.allclose(rows[:, 0], face_of_all[0], atol=1e-5)
 
 
 def test_a_face_is_judged_alone(
     discriminator: Discriminator | ProjectedDiscriminator, faces: Tensor
 ) -> None:
     group = torch.tensor([1, 2, 3, 4])
-    rows = _per_face(discriminator(discriminator.see(faces), group), 4)
+    torch.manual_seed(0)
+    rows = torch.stack(discriminator(discriminator.see(faces), group), 1)
     faces[1], faces[3] = 0, 0
-    changed = _per_face(discriminator(discriminator.see(faces), group), 4)
+    torch.manual_seed(0)
+    changed = torch.stack(discriminator(discriminator.see(faces), group), 1)
     assert torch.allclose(rows[[0, 2]], changed[[0, 2]], atol=1e-5)
     assert not torch.allclose(rows[[1, 3]], changed[[1, 3]], atol=1e-5)
 
@@ -87,10 +90,27 @@ def test_the_projected_one_sees_half_of_the_faces_whole(
         assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_of_the_projected_one_only_the_heads_learn(vgg: dict[str, Tensor], faces: Tensor) -> None:
+def test_the_projected_one_reads_age_features(
+    vgg: dict[str, Tensor], tiny_model: FaceAgeModel, faces: Tensor
+) -> None:
+    features = VggFeatures(vgg)
+    without = ProjectedDiscriminator(TINY, features)
+    reading = ProjectedDiscriminator(TINY, features, tiny_model, lambda x: -x)
+    torch.manual_seed(1)
+    *looks, read = reading.see(faces)
+    torch.manual_seed(1)
+    views = robust_views(faces, TINY.classifier_size)
+    assert torch.equal(read, tiny_model.encode(views).age_features)
+    for found, expected in zip(looks, without.see(-faces), strict=True):  # those are augmented
+        assert torch.equal(found, expected)
+
+
+def test_of_the_projected_one_only_the_heads_learn(
+    vgg: dict[str, Tensor], tiny_model: FaceAgeModel, faces: Tensor
+) -> None:
     features = VggFeatures(vgg)
     before = {name: value.clone() for name, value in features.named_buffers()}
-    discriminator = ProjectedDiscriminator(TINY, features)
+    discriminator = ProjectedDiscriminator(TINY, features, tiny_model)
     assert {name.split(".")[0] for name in discriminator.state_dict()} == {"heads"}
     outputs = discriminator(discriminator.see(faces), torch.zeros(4, dtype=torch.long))
     sum(y.square().mean() for y in outputs).backward()

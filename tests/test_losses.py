@@ -12,6 +12,7 @@ from faceage.discriminator import Discriminator
 from faceage.losses import (
     LossWeights,
     PerceptualLoss,
+    Sight,
     Step,
     age_loss,
     discriminator_loss,
@@ -124,6 +125,16 @@ def test_masked_l1() -> None:
 # --- discriminator --------------------------------------------------------------------------------
 
 
+def _sight(step: Step, aged: Tensor | None = None) -> Sight:
+    """For discriminators that see faces as they are."""
+    return Sight(
+        [step.real],
+        [step.faces if aged is None else aged],
+        step.target_group,
+        step.wrong_group,
+    )
+
+
 class _Linear(nn.Module):
     """A discriminator whose gradient is known: the sum of w * x, times the group."""
 
@@ -140,7 +151,7 @@ class _Linear(nn.Module):
 
 def test_discriminator_loss_of_one_that_cannot_tell() -> None:
     step = _step()
-    loss, terms = discriminator_loss(_Linear(0.0), [step.real], [step.faces], step, LossWeights())
+    loss, terms = discriminator_loss(_Linear(0.0), _sight(step), LossWeights())
     assert set(terms) == {"real", "fake"}
     assert terms["real"].item() == terms["fake"].item() == pytest.approx(math.log(2))
     assert loss.item() == pytest.approx(2 * math.log(2))
@@ -150,7 +161,7 @@ def test_discriminator_loss_by_hand() -> None:
     step = _step(1)
     step.target_group = torch.tensor([1])
     step.real, aged = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), -0.25)
-    _, terms = discriminator_loss(_Linear(1 / 768), [step.real], [aged], step, LossWeights())
+    _, terms = discriminator_loss(_Linear(1 / 768), _sight(step, aged), LossWeights())
     # 3072 values: the outputs are 2 and -1.
     assert terms["real"].item() == pytest.approx(math.log(1 + math.exp(-2)))
     assert terms["fake"].item() == pytest.approx(math.log(1 + math.exp(-1)))
@@ -161,25 +172,23 @@ def test_a_real_face_of_the_wrong_age_is_a_fake() -> None:
     step.target_group, step.wrong_group = torch.tensor([1]), torch.tensor([2])
     step.real = torch.full((1, 3, 32, 32), 0.5)
     weights, usual = LossWeights(wrong_age=0.5), LossWeights()
-    net, aged = _Linear(1 / 768), [torch.zeros(1, 3, 32, 32)]
-    loss, terms = discriminator_loss(net, [step.real], aged, step, weights)
+    net, sight = _Linear(1 / 768), _sight(step, torch.zeros(1, 3, 32, 32))
+    loss, terms = discriminator_loss(net, sight, weights)
     assert terms["wrong_age"].item() == pytest.approx(math.log(1 + math.exp(4)))  # its output is 4
-    without, _ = discriminator_loss(net, [step.real], aged, step, usual)
+    without, _ = discriminator_loss(net, sight, usual)
     assert (loss - without).item() == pytest.approx(0.5 * terms["wrong_age"].item())
 
 
 def test_every_output_counts_alike() -> None:
-    """However many places of a face it judges."""
-
     class _Two(nn.Module):
         def see(self, faces: Tensor) -> list[Tensor]:
             return [faces]
 
         def forward(self, seen: list[Tensor], group: Tensor) -> list[Tensor]:
-            return [torch.zeros(len(group), 8, 8), torch.full((len(group), 2, 2), 3.0)]
+            return [torch.zeros(len(group)), torch.full((len(group),), 3.0)]
 
     step = _step()
-    _, terms = discriminator_loss(_Two(), [step.real], [step.faces], step, LossWeights())
+    _, terms = discriminator_loss(_Two(), _sight(step), LossWeights())
     expected = (math.log(2) + math.log(1 + math.exp(3))) / 2
     assert terms["fake"].item() == pytest.approx(expected)
 
@@ -188,7 +197,7 @@ def test_r1_is_the_squared_gradient_on_real_faces() -> None:
     step = _step(2)
     step.target_group = torch.tensor([1, 3])
     net, weights = _Linear(0.1), LossWeights(r1=2.0)
-    loss, terms = discriminator_loss(net, [step.real], [step.faces], step, weights, with_r1=16)
+    loss, terms = discriminator_loss(net, _sight(step), weights, with_r1=16)
     # Each of 3072 values has the gradient 0.1 * group.
     assert terms["r1"].item() == pytest.approx(3072 * (0.1**2 + 0.3**2) / 2, rel=1e-5)
     without = terms["real"] + terms["fake"]
@@ -202,31 +211,27 @@ def test_r1_is_the_squared_gradient_on_real_faces() -> None:
 def test_r1_teaches_the_discriminator(discriminator: Discriminator) -> None:
     step = _step()
     discriminator.zero_grad()
-    _, terms = discriminator_loss(
-        discriminator,
-        discriminator.see(step.real),
-        discriminator.see(step.faces),
-        step,
-        LossWeights(),
-        with_r1=1,
-    )
+    seen = [discriminator.see(faces) for faces in (step.real, step.faces)]
+    sight = Sight(*seen, step.target_group, step.wrong_group)
+    _, terms = discriminator_loss(discriminator, sight, LossWeights(), with_r1=1)
     terms["r1"].backward()
     assert discriminator.body[0].weight.grad.abs().sum() > 0
 
 
 def test_padding_cannot_tell_real_from_aged(
-    model: FaceAgeModel, discriminator: Discriminator
+    model: FaceAgeModel, discriminator: Discriminator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies outside either picture's mask is seen of neither."""
     step = _step()
     step.mask[..., :8], step.real_mask[..., 24:] = 0, 0
-    shown: list[Tensor] = []
+    see, shown = discriminator.see, []
 
-    def look(faces: Tensor) -> Tensor:
+    def look(faces: Tensor) -> list[Tensor]:
         shown.append(faces)
-        return faces
+        return see(faces)
 
-    generator_loss(model, model, discriminator, step, LossWeights(), look, _view)
+    monkeypatch.setattr(discriminator, "see", look)
+    generator_loss(model, model, discriminator, step, LossWeights(), _view)
     (faces,) = shown
     assert not faces[..., :8].any()
     assert not faces[..., 24:].any()
@@ -250,9 +255,7 @@ def test_generate_reconstructs_a_share(model: FaceAgeModel) -> None:
 
 
 def _terms(model: FaceAgeModel, discriminator: Discriminator, **options: object):
-    return generator_loss(
-        model, model, discriminator, _step(), augment=nn.Identity(), view=_view, **options
-    )
+    return generator_loss(model, model, discriminator, _step(), view=_view, **options)
 
 
 def _view(faces: Tensor) -> Tensor:
@@ -306,9 +309,7 @@ def test_the_averaged_classifier_is_asked_but_not_taught(
     torch.manual_seed(2)
     averaged = FaceAgeModel(TINY).eval().requires_grad_(False)
     weights = LossWeights(target_age=1)
-    _, terms, _ = generator_loss(
-        model, averaged, discriminator, _step(), weights, nn.Identity(), _view
-    )
+    _, terms, _ = generator_loss(model, averaged, discriminator, _step(), weights, _view)
     model.zero_grad()
     terms["target_age"].backward()
     assert model.decoder.residual.weight.grad.abs().sum() > 0
