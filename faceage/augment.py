@@ -151,7 +151,7 @@ def _degrade(faces: Tensor, share: float, noise: float, grey: float = 0.1) -> Te
     """Blur and noise for a share of the faces, grey for some: sharpness must not tell the age."""
     count, device = len(faces), faces.device
     side = faces.shape[-1]
-    small = round(side * (0.35 + 0.5 * torch.rand(()).item()))
+    small = round(side * (0.35 + 0.5 * torch.rand((), device="cpu").item()))
     blurred = F.interpolate(faces, small, mode="bilinear", antialias=True)
     blurred = F.interpolate(blurred, side, mode="bilinear")
     faces = torch.where(_chance(count, share, device, 4), blurred, faces)

@@ -51,6 +51,7 @@ class TrainConfig:
         seed: of everything random.
         save_minutes: between two savings of state, weights and samples.
         projected: the discriminator sees VGG19's features instead of learning its own.
+        age_features: the projected discriminator sees the encoder's age features, too.
         vgg: file of VGG19's convolutions (.safetensors, or torchvision's .pth).
         weights: start from the generator of this weights file instead of from nothing.
     """
@@ -79,6 +80,7 @@ class TrainConfig:
     seed: int = 0
     save_minutes: float = 10.0
     projected: bool = False
+    age_features: bool = False
     vgg: Path | None = None
     weights: Path | None = None
 
@@ -106,17 +108,21 @@ class TrainConfig:
             problems.append(f"model.classifier_size is {self.model.classifier_size}, not n x 32")
         if self.model.width % 16:
             problems.append(f"model.width is {self.model.width}, not a multiple of 16")
-        if not self.model.decomposition and (self.warmup_images or self.losses.target_age):
-            problems.append("without decomposition there is no classifier to warm up or to ask")
-        if self.losses.target_age and not (self.warmup_images or self.weights):
-            problems.append("losses.target_age asks a classifier that no warm-up has trained")
-        if (self.losses.perceptual or self.projected) and self.vgg is None:
-            problems.append(
-                "losses.perceptual and projected need vgg, the file of VGG19's convolutions"
-            )
+        if not self.model.decomposition and self.warmup_images:
+            problems.append("without decomposition there is no classifier to warm up")
+        reading = self.projected and self.age_features
+        asked = ["losses.target_age"] * bool(self.losses.target_age) + ["age_features"] * reading
+        if asked and not (self.model.decomposition and (self.warmup_images or self.weights)):
+            problems.append(f"{' and '.join(asked)}: no warm-up trains a classifier to ask")
         if problems:
             raise ConfigError(
                 f"These options do not go together: {'; '.join(problems)}.", "Correct them."
+            )
+        if (self.losses.perceptual or self.projected) and self.vgg is None:
+            raise ConfigError(
+                "projected and losses.perceptual need VGG19, but vgg is not given.",
+                f"Give --vgg {VGG19.rpartition('/')[2]}, from {VGG19} (575 MB), or --set "
+                "projected=false and losses.perceptual=0.",
             )
 
 
@@ -125,6 +131,7 @@ def _numbers(prefix: str, options: Any) -> list[tuple[str, float]]:
     return [(f"{prefix}{n}", v) for n, v in values if type(v) in (int, float)]
 
 
+VGG19 = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 # What differs from the defaults. `paper` is the paper: five losses, no extension.
@@ -150,6 +157,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "share": 0.25,
         "sharpness": 0.5,
         "projected": True,
+        "age_features": True,
         "diff_augment": True,
     },
 }
@@ -258,7 +266,8 @@ def cost(config: TrainConfig) -> dict[str, float]:
     with torch.device("meta"):
         model = FaceAgeModel(config.model)
         if config.projected:
-            discriminator = ProjectedDiscriminator(config.model, VggFeatures(None))
+            reader = model if config.age_features else None
+            discriminator = ProjectedDiscriminator(config.model, VggFeatures(None), reader)
         else:
             discriminator = Discriminator(config.model)
         faces = torch.empty(2, 3, config.model.size, config.model.size)

@@ -106,7 +106,7 @@ class Trainer:
             self.perceptual = PerceptualLoss(features) if config.losses.perceptual else None
         augmentation = augment.diff_augment if config.diff_augment else None
         if config.projected:
-            reader = self.averaged if config.model.decomposition and self._warmed_up else None
+            reader = self.averaged if config.age_features else None
             discriminator = ProjectedDiscriminator(config.model, features, reader, augmentation)
         else:
             discriminator = Discriminator(config.model, augmentation)

@@ -21,7 +21,7 @@ from faceage.checkpoints import load_state, load_weights, save_state, save_weigh
 from faceage.data import Lookalikes
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, WeightsError
-from faceage.losses import LossWeights
+from faceage.losses import LossWeights, Sight, discriminator_loss
 from faceage.model import FaceAgeModel
 from faceage.progress import Progress
 from faceage.recipes import TrainConfig
@@ -499,12 +499,37 @@ def test_a_run_with_the_projected_discriminator(
 ) -> None:
     save_file(vgg, tmp_path / "vgg.safetensors")
     losses = LossWeights(perceptual=0.1, target_age=0.5, change=1, r1=0, wrong_age=0.5)
-    config = make(projected=True, vgg=tmp_path / "vgg.safetensors", losses=losses)
+    features = dict(projected=True, age_features=True, vgg=tmp_path / "vgg.safetensors")
+    config = make(losses=losses, **features)
     train(config, "cpu")
     last = _stats(config)[-1]
     assert {"loss/D/wrong_age", "loss/G/perceptual"} <= last.keys()
     assert "loss/D/r1" not in last
-    assert not [key for key in _state(config)["discriminator"] if "heads" not in key]
+    heads = {key.rpartition(".")[0] for key in _state(config)["discriminator"]}
+    assert all(name.startswith("heads.") for name in heads)
+    assert len({name.split(".")[1] for name in heads}) == 5
+
+
+def test_the_discriminator_goes_back_to_what_it_remembers(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(make(discriminator_updates=3, warmup_images=8), ALONE)
+    learned: list[int] = []
+
+    def loss(discriminator: nn.Module, sight: Sight, *rest: object) -> object:
+        learned.append([id(s.group) for s in trainer.memory].index(id(sight.group)))
+        return discriminator_loss(discriminator, sight, *rest)
+
+    monkeypatch.setattr(training, "discriminator_loss", loss)
+    for step in range(12):
+        trainer.images_seen = 8 * (step + 1)
+        trainer._seed()
+        trainer._step()
+    assert learned[::3] == list(range(12))  # first what is new
+    others = [place for i, place in enumerate(learned) if i % 3]
+    assert len(set(others)) > 4
+    assert all(place <= i // 2 for i, place in enumerate(others))
+    assert not trainer.memory[0].aged[0].requires_grad
 
 
 def test_padding_of_one_face_is_seen_of_neither(
