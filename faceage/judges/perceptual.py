@@ -58,6 +58,9 @@ class LpipsJudge:
     name = "LPIPS 0.1 (AlexNet)"
 
     def __init__(self, backbone: str | Path) -> None:
+        path = None if str(backbone) == TORCHVISION else Path(backbone)
+        if path and not path.is_file():
+            raise WeightsError(f"No perceptual judge {path}.", _HINT)
         try:
             import lpips
         except ImportError:
@@ -65,9 +68,7 @@ class LpipsJudge:
                 "The perceptual judge needs lpips, which is not installed.",
                 "Install it with: pip install 'faceage[evaluate]'",
             ) from None
-        path = _downloaded() if str(backbone) == TORCHVISION else Path(backbone)
-        if not path.is_file():
-            raise WeightsError(f"No perceptual judge {path}.", _HINT)
+        path = path or _downloaded()
         tensors = read_tensors(path)
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # lpips calls torchvision in an old manner
