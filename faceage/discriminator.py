@@ -1,8 +1,8 @@
 """The discriminators: which faces are real, and are they of the age they should be?
 
-Both work in two steps. `see` is what a face looks like to them, `forward` judges that at an age
-group and gives outputs of (N,), positive for real. What was seen can be judged again, at another
-group or in another step, without being looked at again.
+Both work in two steps. `see` is what a face looks like to them, `forward` judges that and gives
+outputs N,10, one for each age group that the face may be said to be of, positive for real. What was
+seen can be judged again in another step without being looked at again.
 """
 
 from collections.abc import Callable
@@ -46,9 +46,8 @@ class Discriminator(nn.Module):
         """The inner faces."""
         return [inner_face(self._augment(faces), self._view)]
 
-    def forward(self, seen: Seen, group: Tensor) -> list[Tensor]:  # -> one (N,)
-        outputs = self.outputs(self.body(seen[0])).flatten(1)
-        return [outputs.gather(1, group[:, None])[:, 0]]
+    def forward(self, seen: Seen) -> list[Tensor]:  # -> one N,10
+        return [self.outputs(self.body(seen[0])).flatten(1)]
 
 
 class _DownBlock(nn.Module):
@@ -114,10 +113,9 @@ class ProjectedDiscriminator(nn.Module):
             seen.append(reader.encode(robust_views(faces, self._reading)).age_features)
         return seen
 
-    def forward(self, seen: Seen, group: Tensor) -> list[Tensor]:  # -> three of (N,)
-        half, taps = len(seen[0]), len(self.TAPS)
-        groups = [group[:half]] * taps + [group[half:]] * taps + [group] * (len(seen) - 2 * taps)
-        judged = [head(*pair) for head, *pair in zip(self.heads, seen, groups, strict=True)]
+    def forward(self, seen: Seen) -> list[Tensor]:  # -> three of N,10
+        taps = len(self.TAPS)
+        judged = [head(part) for head, part in zip(self.heads, seen, strict=True)]
         looks = [torch.cat(pair) for pair in zip(judged[:taps], judged[taps:], strict=False)]
         return looks + judged[2 * taps :]
 
@@ -138,6 +136,6 @@ class _Head(nn.Module):
         )
         self.outputs = nn.Linear(width, 1 + GROUPS)
 
-    def forward(self, features: Tensor, group: Tensor) -> Tensor:  # N,C,h,w and (N,) -> (N,)
+    def forward(self, features: Tensor) -> Tensor:  # N,C,h,w -> N,10
         outputs = self.outputs(self.body(features).mean((2, 3)))
-        return outputs[:, 0] + outputs.gather(1, 1 + group[:, None])[:, 0]
+        return outputs[:, :1] + outputs[:, 1:]

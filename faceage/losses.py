@@ -122,27 +122,30 @@ def discriminator_loss(
     real, aged, group, wrong_group = sight
     if with_r1:  # second derivatives in full precision
         real, aged = [r.float().requires_grad_() for r in real], [a.float() for a in aged]
-    on_real = discriminator(real, group)
+    on_real = discriminator(real)
     terms: Terms = {
-        "real": _softplus([-output for output in on_real]),
-        "fake": _softplus(discriminator(aged, group)),
+        "real": _softplus(-_at(group, on_real)),
+        "fake": _softplus(_at(group, discriminator(aged))),
     }
     total = terms["real"] + terms["fake"]
     if weights.wrong_age:
-        terms["wrong_age"] = _softplus(discriminator(real, wrong_group))
+        terms["wrong_age"] = _softplus(_at(wrong_group, on_real))
         total = total + weights.wrong_age * terms["wrong_age"]
     if with_r1:
-        whole = torch.stack([output.float().sum() for output in on_real]).sum()
-        gradients = torch.autograd.grad(whole, real, create_graph=True)
+        gradients = torch.autograd.grad(_at(group, on_real).sum(), real, create_graph=True)
         squares = [gradient.float().square().flatten(1).sum(1).mean() for gradient in gradients]
         terms["r1"] = torch.stack(squares).sum()
         total = total + 0.5 * weights.r1 * with_r1 * terms["r1"]
     return total, terms
 
 
-def _softplus(outputs: list[Tensor]) -> Tensor:
-    """The mean over faces and outputs."""
-    return F.softplus(torch.stack(outputs).float()).mean()
+def _at(group: Tensor, outputs: list[Tensor]) -> Tensor:  # (N,) and L of N,10 -> L,N
+    """What the discriminator says to each face being real and of that group."""
+    return torch.stack(outputs).float()[:, torch.arange(len(group)), group]
+
+
+def _softplus(outputs: Tensor) -> Tensor:
+    return F.softplus(outputs).mean()
 
 
 def generate(
@@ -195,7 +198,7 @@ def generator_loss(
     seen = discriminator.see(aged * step.shared_mask)
     terms: Terms = {
         "reconstruction": masked_l1(reconstruction, step.faces[:part], step.mask[:part]),
-        "adversarial": _softplus([-y for y in discriminator(seen, step.target_group)]),
+        "adversarial": _softplus(-_at(step.target_group, discriminator(seen))),
     }
     if weights.cycle:
         back = slice(len(aged) - part, None)  # the others than those reconstructed

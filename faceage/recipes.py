@@ -271,7 +271,7 @@ def cost(config: TrainConfig) -> dict[str, float]:
         else:
             discriminator = Discriminator(config.model)
         faces = torch.empty(2, 3, config.model.size, config.model.size)
-        age, group = torch.empty(2), torch.empty(2, dtype=torch.long)
+        age = torch.empty(2)
         model.eval()
         encoded = model.encode(faces)
         ways: dict[str, Callable[[], Any]] = {
@@ -279,7 +279,7 @@ def cost(config: TrainConfig) -> dict[str, float]:
             "decode": lambda: model.decode(
                 encoded, age, None if config.model.decomposition else age
             ),
-            "discriminate": lambda: discriminator(discriminator.see(faces), group),
+            "discriminate": lambda: discriminator(discriminator.see(faces)),
         }
         if config.model.decomposition:
             crop = torch.empty(2, 3, *[config.model.classifier_crop] * 2)

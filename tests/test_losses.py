@@ -7,7 +7,7 @@ import torch
 from conftest import TINY
 from torch import Tensor, nn
 
-from faceage.ages import YEARS
+from faceage.ages import GROUPS, YEARS
 from faceage.discriminator import Discriminator
 from faceage.losses import (
     LossWeights,
@@ -145,8 +145,8 @@ class _Linear(nn.Module):
     def see(self, faces: Tensor) -> list[Tensor]:
         return [faces]
 
-    def forward(self, seen: list[Tensor], group: Tensor) -> list[Tensor]:
-        return [self.w * seen[0].sum((1, 2, 3)) * group]
+    def forward(self, seen: list[Tensor]) -> list[Tensor]:
+        return [self.w * seen[0].sum((1, 2, 3))[:, None] * torch.arange(GROUPS)]
 
 
 def test_discriminator_loss_of_one_that_cannot_tell() -> None:
@@ -184,8 +184,8 @@ def test_every_output_counts_alike() -> None:
         def see(self, faces: Tensor) -> list[Tensor]:
             return [faces]
 
-        def forward(self, seen: list[Tensor], group: Tensor) -> list[Tensor]:
-            return [torch.zeros(len(group)), torch.full((len(group),), 3.0)]
+        def forward(self, seen: list[Tensor]) -> list[Tensor]:
+            return [torch.zeros(len(seen[0]), GROUPS), torch.full((len(seen[0]), GROUPS), 3.0)]
 
     step = _step()
     _, terms = discriminator_loss(_Two(), _sight(step), LossWeights())
