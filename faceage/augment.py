@@ -71,7 +71,7 @@ def head_mask(size: int, device: torch.device) -> Tensor:  # 1,1,size,size
     teaches the generator to paint that.
     """
     axis = (torch.arange(size, device=device) + 0.5) / size
-    x, y = (axis - 0.5) / 0.38, (axis - 0.48) / 0.42
+    x, y = (axis - 0.5) / 0.38, (axis - 0.46) / 0.39
     return (x[None] ** 2 + y[:, None] ** 2 < 1).float()[None, None]
 
 
