@@ -57,7 +57,7 @@ LICENCE = (
 )
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 CALIBRATION_BATCHES = 24
-OLDEST = 85  # years; up to which faces are sent
+OLDEST = 95  # years; up to which faces are sent
 MEMORY = 32  # batches that the discriminator remembers
 # Where things lie on this machine is nobody else's business, and may change.
 _PATHS = ("data", "out", "vgg", "weights")
