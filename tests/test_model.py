@@ -102,12 +102,12 @@ def test_the_default_model_on_shapes_alone(decomposition: bool, parameters: int)
         faces, ages = torch.empty(2, 3, 256, 256), torch.empty(2)
         encoded = model.encode(faces)
         change = model.decode(encoded, ages, None if decomposition else ages)
-        (judged,) = discriminator(discriminator.see(faces), torch.empty(2, dtype=torch.long))
+        (judged,) = discriminator(discriminator.see(faces))
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert encoded.identity.shape == encoded.age_features.shape == (2, 256, 32, 32)
     assert change.residual.shape == (2, 3, 256, 256)
     assert change.flow.shape == (2, 2, 32, 32)
-    assert judged.shape == (2,)
+    assert judged.shape == (2, 10)
 
 
 def test_the_compact_model_runs() -> None:
