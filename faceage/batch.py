@@ -48,21 +48,9 @@ class Batch:
 
     def run(self, work: Callable[[Path], None], label: str) -> None:
         """Do `work` on every photo; what it raises is kept in `errors`."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from faceage.report import progress_bar
 
-        console = Console(stderr=True)
-        bar = Progress(
-            "{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=len(self.paths) < 2 or not console.is_terminal,
-            # Results printed meanwhile must not land in the bar's stderr when stdout is a file.
-            redirect_stdout=sys.stdout.isatty(),
-        )
+        bar = progress_bar(shown=len(self.paths) > 1)
         with bar:
             for path in bar.track(self.paths, description=label):
                 try:

@@ -7,6 +7,7 @@ dictionaries, the same that `--json` prints (`faceage.ager.prediction_row`).
 import csv
 import io
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from faceage.ages import GROUP_NAMES
@@ -42,6 +44,22 @@ CSV_COLUMNS = (
     *(f"p_{name}" for name in GROUP_NAMES),
     "error",
 )
+
+
+def progress_bar(shown: bool) -> Progress:
+    """A bar on stderr that counts; it is seen on a terminal only, and only if `shown`."""
+    console = Console(stderr=True)
+    return Progress(
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (shown and console.is_terminal),
+        # Results printed meanwhile must not land in the bar's stderr when stdout is a file.
+        redirect_stdout=sys.stdout.isatty(),
+    )
 
 
 def contact_sheet(

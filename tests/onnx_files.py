@@ -1,13 +1,28 @@
 """Small judges, written byte by byte: the `onnx` package is not needed to test with them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+from faceage.errors import WeightsError
 
 RED_PER_YEAR = 4.0  # levels: the judge says a quarter of the window's mean red
 SPREAD = 2.0  # years: standard deviation of its answer
 
 _FLOAT = 1
+
+
+def check_refusals(
+    open_judge: Callable[[Path], object], folder: Path, problems: dict[str, str]
+) -> None:
+    """Each file is refused in one line that names it and its problem (a pattern)."""
+    for name, problem in problems.items():
+        with pytest.raises(WeightsError, match=problem) as caught:
+            open_judge(folder / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def write_judge(path: Path, side: int = 64, years: int = 81) -> Path:

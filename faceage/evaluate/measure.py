@@ -5,14 +5,11 @@ measure the machine as well. Faces go in batches, and under torchrun every proce
 of the batches: the same batches as alone, so the same numbers.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from faceage import metrics
 from faceage.distributed import Processes
@@ -20,6 +17,7 @@ from faceage.evaluate.inputs import Indices, Inputs, LabelledInputs
 from faceage.evaluate.systems import Crops, System
 from faceage.judges import AgeJudge, IdentityJudge, PerceptualJudge
 from faceage.model import INNER_LEFT, INNER_SIDE, INNER_TOP
+from faceage.report import progress_bar
 
 BATCH = 32  # faces at once
 
@@ -65,17 +63,7 @@ class Measurer:
 
     def __init__(self, judges: Judges, processes: Processes) -> None:
         self.judges, self.processes = judges, processes
-        console = Console(stderr=True)
-        self._bar = Progress(
-            "{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (console.is_terminal and processes.is_first),
-            redirect_stdout=sys.stdout.isatty(),
-        )
+        self._bar = progress_bar(shown=processes.is_first)
 
     def __enter__(self) -> "Measurer":
         self._bar.start()
