@@ -111,7 +111,8 @@ class Trainer:
         else:
             discriminator = Discriminator(config.model, augmentation)
         self.discriminator = discriminator.to(**place)
-        self.memory = deque[Sight](maxlen=MEMORY)
+        # One update a batch never looks back.
+        self.memory = deque[Sight](maxlen=MEMORY if config.discriminator_updates > 1 else 1)
         learned = [p for part in _classifying(self.model) for p in part.parameters()]
         known = {id(p) for p in learned}
         rest = [p for p in self.model.parameters() if id(p) not in known]
