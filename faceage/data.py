@@ -139,7 +139,7 @@ class Faces:
     valid: Tensor  # N,4 shares of the side
     weights: Tensor  # (N,) relative to others of the group
     sharp: Tensor  # (N,) Laplacian variance, 1 where all are unknown
-    sources: Tensor  # (N,) numbers of the pictures' sources
+    kinds: Tensor  # (N,) numbers of the pictures' sources and genders, together
 
     def __len__(self) -> int:
         return len(self.images)
@@ -210,7 +210,7 @@ def decode(dataset: Dataset, size: int, on_progress: Callable[[int], None] | Non
     known = [s.sharp for s in samples if s.sharp is not None]
     typical = float(np.median(known)) if known else 1.0
     typical = typical if typical > 0 else 1.0
-    sources = sorted({s.source for s in samples})
+    kinds = sorted({(s.source, s.gender) for s in samples})
     return Faces(
         images=torch.from_numpy(images),
         ages=torch.tensor([middles[s.group] if s.age is None else s.age for s in samples]),
@@ -219,87 +219,8 @@ def decode(dataset: Dataset, size: int, on_progress: Callable[[int], None] | Non
         valid=torch.tensor([s.valid for s in samples]),
         weights=torch.tensor([s.weight for s in samples]),
         sharp=torch.tensor([typical if s.sharp is None else s.sharp for s in samples]) / typical,
-        sources=torch.tensor([sources.index(s.source) for s in samples]),
+        kinds=torch.tensor([kinds.index((s.source, s.gender)) for s in samples]),
     )
-
-
-def draw_weights(faces: Faces, balance: float, sharpness: float = 0.0) -> Tensor:
-    """How often to draw each face: (N,) relative.
-
-    Args:
-        balance: 0 draws as the data is, 0.5 by the inverse square root of the group's size,
-            1 all groups alike.
-        sharpness: exponent on the sharpness relative to the median, clipped to [1/4, 4].
-    """
-    sizes = torch.bincount(faces.groups, minlength=GROUPS).clamp(min=1).float()
-    sharp = faces.sharp.clamp(0.25, 4) ** sharpness
-    return sizes[faces.groups] ** -balance * faces.weights * sharp
-
-
-class Lookalikes:
-    """Finds real faces of wanted ages, from the same source as given ones.
-
-    Sources differ in light, sharpness and framing, and in the ages they hold. Next to a real face
-    of another source, an aged one would be told by that, and learn it.
-    """
-
-    NEAREST = 8  # drawn from so many on either side of the wanted age
-
-    def __init__(self, faces: Faces) -> None:
-        self._keys, self._order = self._key(faces.sources, faces.ages).sort()
-        counts = faces.sources.bincount()
-        self._stop = counts.cumsum(0)
-        self._start = self._stop - counts
-
-    def draw(self, sources: Tensor, ages: Tensor) -> Tensor:  # (N,) twice -> (N,) indices
-        """Random faces of `sources`, of about `ages` or as near as there are."""
-        position = torch.searchsorted(self._keys, self._key(sources, ages))
-        jitter = torch.randint(-self.NEAREST, self.NEAREST + 1, position.shape)
-        low, high = self._start[sources], self._stop[sources] - 1
-        return self._order[(position + jitter.to(position.device)).clamp(low, high)]
-
-    @staticmethod
-    def _key(sources: Tensor, ages: Tensor) -> Tensor:
-        return sources.double() * 1000 + ages.double()
-
-
-class InfiniteSampler:
-    """Weighted draws without end, a pure function of (seed, position): training can resume.
-
-    Each round over the data takes every face floor or ceil of its expected count times
-    (systematic sampling), so that rare faces are repeated but none is starved by chance.
-
-    Args:
-        weights: (N,) relative frequencies.
-        seed: of the order.
-
-    Raises:
-        DataError: no weight is above 0.
-    """
-
-    def __init__(self, weights: Tensor, seed: int) -> None:
-        self._edges = weights.double().cpu().cumsum(0)
-        if not self._edges[-1] > 0:
-            raise DataError("All pictures have weight 0: nothing to draw.", "Correct the weights.")
-        self._seed = seed
-        self._round = -1
-        self._order = torch.empty(0, dtype=torch.long)
-
-    def batch(self, start: int, count: int) -> Tensor:
-        """Indices of the `count` draws from position `start`: (count,)."""
-        return torch.tensor([self._at(p) for p in range(start, start + count)])
-
-    def _at(self, position: int) -> int:
-        number, offset = divmod(position, len(self._edges))
-        if number != self._round:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
-            count = len(self._edges)
-            points = torch.arange(count, dtype=torch.float64)
-            points = (points + torch.rand((), generator=generator)) * (self._edges[-1] / count)
-            drawn = torch.searchsorted(self._edges, points).clamp(max=count - 1)
-            self._order = drawn[torch.randperm(count, generator=generator)]
-            self._round = number
-        return int(self._order[offset])
 
 
 def _find_root(data: str) -> Path:

@@ -45,7 +45,7 @@ class TrainConfig:
         weight_decay: on matrices and kernels, in the warm-up.
         ema_images: half-life of the averaged weights.
         share: how much of each batch is reconstructed, and how much makes the cycle.
-        balance, sharpness: see `data.draw_weights`; sharpness counts after the warm-up.
+        balance, sharpness: see `sampling.draw_weights`; sharpness counts after the warm-up.
         diff_augment: DiffAugment in front of the discriminator.
         r1_interval: steps from one R1 penalty to the next.
         seed: of everything random.

@@ -26,15 +26,7 @@ from faceage.checkpoints import (
     save_state,
     save_weights,
 )
-from faceage.data import (
-    Dataset,
-    Faces,
-    InfiniteSampler,
-    Lookalikes,
-    decode,
-    draw_weights,
-    open_dataset,
-)
+from faceage.data import Dataset, Faces, decode, open_dataset
 from faceage.discriminator import Discriminator, ProjectedDiscriminator
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import (
@@ -49,6 +41,7 @@ from faceage.losses import (
 from faceage.model import FaceAgeModel
 from faceage.progress import Progress
 from faceage.recipes import TrainConfig, to_dict
+from faceage.sampling import InfiniteSampler, Lookalikes, draw_weights
 from faceage.vgg import VggFeatures
 
 LICENCE = (
@@ -232,13 +225,12 @@ class Trainer:
         return {name: value.detach() for name, value in named.items()}
 
     def _prepare(self, index: Tensor) -> Step:
-        """Source faces, and for each a real face of another age, drawn over all of life.
+        """Source faces, and for each a real lookalike of another age, drawn over all of life.
 
-        More of the early years, in which a face changes most; from the same source, so that an aged
-        face differs from a real one in nothing but what ageing did.
+        More of the early years, in which a face changes most.
         """
         targets = OLDEST * torch.rand(len(index), device=self.device) ** 1.5
-        real = self.lookalikes.draw(self.faces.sources[index], targets)
+        real = self.lookalikes.draw(index, targets)
         both, group = torch.cat([index, real]), self.faces.groups[real]
         faces, mask = augment.whole_faces(
             self.faces.images[both], self.faces.valid[both], self.config.model.size

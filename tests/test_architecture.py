@@ -21,7 +21,7 @@ LAYERS = (
         *("data", "faces", "judges.session", "layers", "photos", "report", "vgg"),
         *("evaluate.reports.charts", "evaluate.reports.tables"),
     ),
-    ("batch", "judges.age", "model", "evaluate.reports.measures"),
+    ("batch", "judges.age", "model", "sampling", "evaluate.reports.measures"),
     ("augment",),
     (
         "checkpoints",

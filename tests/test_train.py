@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from faceage import train as training
 from faceage.checkpoints import load_state, load_weights, save_state, save_weights
-from faceage.data import Lookalikes
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import LossWeights, Sight, discriminator_loss
 from faceage.model import FaceAgeModel
 from faceage.progress import Progress
 from faceage.recipes import TrainConfig
+from faceage.sampling import Lookalikes
 from faceage.train import Trainer, train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -344,9 +344,8 @@ def test_targets_lie_all_over_life_with_a_real_face_of_each_at_hand(
 ) -> None:
     trainer = Trainer(make(), ALONE)
     index = torch.arange(12)
-    trainer.faces.sources[:] = torch.tensor([0, 1, 2]).repeat(5)[: len(trainer.faces)]
+    trainer.faces.kinds[:] = torch.tensor([0, 1, 2]).repeat(5)[: len(trainer.faces)]
     trainer.lookalikes = Lookalikes(trainer.faces)
-    trainer.lookalikes.NEAREST = 0
     targets = []
     for seed in range(20):
         torch.manual_seed(seed)
@@ -356,7 +355,7 @@ def test_targets_lie_all_over_life_with_a_real_face_of_each_at_hand(
         assert step.faces.shape == step.real.shape == (12, 3, 32, 32)
         assert step.mask.shape == step.real_mask.shape == (12, 1, 32, 32)
         for i in range(12):
-            here = trainer.faces.sources == trainer.faces.sources[i]
+            here = trainer.faces.kinds == trainer.faces.kinds[i]
             known = trainer.faces.ages[here].tolist()
             assert step.target_age[i].item() in known
         targets += step.target_age.tolist()
@@ -485,7 +484,8 @@ def test_the_exported_model_never_waits_for_other_processes(
 _NO_FACES = types.SimpleNamespace(
     ages=torch.zeros(1),
     groups=torch.zeros(1, dtype=torch.long),
-    sources=torch.zeros(1, dtype=torch.long),
+    images=torch.zeros(1, 8, 8, 3, dtype=torch.uint8),
+    kinds=torch.zeros(1, dtype=torch.long),
     weights=torch.ones(1),
     sharp=torch.ones(1),
 )
