@@ -53,9 +53,28 @@ def laplacian_variance(pictures: NDArray) -> NDArray[np.float64]:
     Returns:
         (N,) in squared levels; the pictures' outermost pixels are left out.
     """
-    grey = pictures @ np.array([0.299, 0.587, 0.114])  # N,H,W; the weights of ITU-R BT.601
+    grey = lightness(pictures)  # N,H,W
     around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
     return (around - 4 * grey[:, 1:-1, 1:-1]).var((1, 2))
+
+
+def skin_colours(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The colour of each face's skin: the median over cheeks and nose.
+
+    Args:
+        crops: (N,R,R,3) RGB FFHQ crops.
+
+    Returns:
+        (N,3) levels of 0-255.
+    """
+    side = crops.shape[1]
+    rows, columns = slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
+    return np.median(crops[:, rows, columns], (1, 2))
+
+
+def lightness(colours: NDArray) -> NDArray[np.float64]:
+    """Lightness in levels of 0-255, of (...,3) RGB; the weights of ITU-R BT.601."""
+    return colours @ np.array([0.299, 0.587, 0.114])
 
 
 def bootstrap_interval(

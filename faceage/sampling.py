@@ -1,8 +1,10 @@
 """Which faces are drawn: as sources, evenly and without end; as targets, those like the sources."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from faceage import metrics
 from faceage.ages import GROUPS
 from faceage.data import Faces
 from faceage.errors import DataError
@@ -28,7 +30,7 @@ class Lookalikes:
     are more girls and fewer dark faces than among the old. Next to a real face of another kind, an
     aged one would be told by that, and learn it: dark skin would get lighter with every year taken
     away. So the real face is of the same source and gender, and of those of about the wanted age
-    the most alike in the colour of the cheeks and the nose.
+    the most alike in the colour of the skin.
     """
 
     WINDOW = 0.02  # of a kind, on either side of the wanted age: about as old
@@ -36,7 +38,8 @@ class Lookalikes:
 
     def __init__(self, faces: Faces) -> None:
         self._kinds = faces.kinds
-        self._colours = torch.cat([_cheeks(part) for part in faces.images.split(1024)])
+        colours = [metrics.skin_colours(i.cpu().numpy()) for i in faces.images.split(1024)]
+        self._colours = torch.from_numpy(np.concatenate(colours)).to(faces.ages)
         self._keys, self._order = self._key(faces.kinds, faces.ages).sort()
         counts = faces.kinds.bincount()
         self._stop = counts.cumsum(0)
@@ -58,12 +61,6 @@ class Lookalikes:
     @staticmethod
     def _key(kinds: Tensor, ages: Tensor) -> Tensor:
         return kinds.double() * 1000 + ages.double()
-
-
-def _cheeks(images: Tensor) -> Tensor:  # N,R,R,3 uint8 -> N,3: median colour of cheeks and nose
-    side = images.shape[1]
-    rows, columns = slice(side // 2, side * 2 // 3 + 1), slice(side // 3, side * 2 // 3 + 1)
-    return images[:, rows, columns].float().flatten(1, 2).median(1).values
 
 
 class InfiniteSampler:

@@ -119,6 +119,7 @@ def sparse_report() -> dict[str, Any]:
                 "control": None,
                 "identity": None,
                 "sharpness": sharp,
+                "skin": [],
                 "by_gender": {"M": {"accuracy": None, "mae": None}, "F": {}},
                 "sheets": {},
             }
@@ -206,6 +207,14 @@ def _model(name: str, accuracy: float | None, lag: float, l1: float) -> dict[str
                 "in": figure(212, 9, 300),
                 "out": figure(212 * (0.98 - lag * age / 200), 9, 300),
                 "kept": figure(0.98 - lag * age / 200, 0.02, 300),
+            }
+            for age in TARGETS
+        ],
+        "skin": [
+            {
+                "target": age,
+                "darkest": figure(lag * (40 - age), 2.1, 60),
+                "lightest": figure(lag * (20 - age), 2.1, 60),
             }
             for age in TARGETS
         ],

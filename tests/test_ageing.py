@@ -13,7 +13,8 @@ NAN = np.nan
 
 def sent(plan: Plan, **arrays: list) -> Sent:
     """Three faces: a woman of 20, a man of 70, and somebody of 10 without a gender."""
-    basis = {"sharp_in": np.ones(3), "sharp": np.ones((3, len(plan.targets)))}
+    each = np.ones((3, len(plan.targets)))
+    basis = {"sharp_in": np.ones(3), "sharp": each, "skin_in": np.ones(3), "skin": each}
     return Sent(
         arrays=basis | {name: np.array(values, float) for name, values in arrays.items()},
         plan=plan,
@@ -115,6 +116,14 @@ def test_sharpness() -> None:
     assert value(row["in"]) == 25  # of those that were sent
 
 
+def test_skin() -> None:
+    arrays = {"skin_in": [60, 200, 100], "skin": [[90, 80], [195, NAN], [100, 120]]}
+    first, second = ageing(sent(Plan((5.0, 30.0)), **arrays), FIGURES)["skin"]
+    assert [value(first[key]) for key in ("darkest", "lightest")] == [30, -5]
+    assert value(second["darkest"]) == 20
+    assert second["lightest"] is None  # his picture has no face
+
+
 def test_who_is_of_the_age_already_is_not_compared_with_himself() -> None:
     random = np.random.default_rng(0)
     count, plan = 20, Plan((), looks=[7.0, 17.0, 30.0, 45.0, 65.0])
@@ -125,7 +134,11 @@ def test_who_is_of_the_age_already_is_not_compared_with_himself() -> None:
     real = np.concatenate([random.normal(0, 1, (8, 2)), np.full((8, 2), 1000)])
     found = ageing(
         Sent(
-            arrays={"sharp_in": np.ones(count), "sharp": np.ones((count, 5)), "looks": looks},
+            arrays={
+                "looks": looks,
+                **{name: np.ones(count) for name in ("sharp_in", "skin_in")},
+                **{name: np.ones((count, 5)) for name in ("sharp", "skin")},
+            },
             plan=plan,
             ages=ages,
             genders=np.full(count, ""),

@@ -103,8 +103,14 @@ def test_sharpness(tmp_path: Path) -> None:
     assert found["sharp"][0] == pytest.approx([before, after], rel=0.01)
     assert after < 0.6 * before
     assert set(found) == {
-        *("sharp_in", "sharp", "own_l1", "back_l1", "made", "shown", "lost"),
+        *("sharp_in", "sharp", "skin_in", "skin", "own_l1", "back_l1", "made", "shown", "lost"),
     }  # nothing is said where nobody judges
+
+
+def test_skin(inputs: LabelledInputs) -> None:
+    found = sent(inputs, Plan((0.0, 100.0)), Judges())
+    assert found["skin_in"] == pytest.approx(LEVELS)
+    assert found["skin"] == pytest.approx(np.array(LEVELS)[:, None] + [0, 127.5], abs=0.5)
 
 
 class Gaps:

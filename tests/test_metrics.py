@@ -11,10 +11,12 @@ from faceage.metrics import (
     frechet_distance,
     kernel_distance,
     laplacian_variance,
+    lightness,
     masked_absolute_error,
     mean_absolute_error,
     monotone_share,
     rank_correlation,
+    skin_colours,
     top1_retrieval,
 )
 
@@ -53,6 +55,19 @@ def test_laplacian_variance() -> None:
     red = dot * [1, 0, 0]
     found = laplacian_variance(np.stack([dot, ramp, red]))
     assert found == pytest.approx([2000 / 9, 0, 2000 / 9 * 0.299**2])
+
+
+def test_skin_colours_are_those_of_cheeks_and_nose() -> None:
+    crops = np.zeros((2, 12, 12, 3), np.uint8)
+    crops[1, 6:8, 4:8] = (200, 100, 50)
+    crops[1, 6, 4] = 0  # a nostril
+    assert skin_colours(crops).tolist() == [[0, 0, 0], [200, 100, 50]]
+
+
+def test_lightness() -> None:
+    assert lightness(np.array([[0, 0, 0], [255, 255, 255], [0, 255, 0]])) == pytest.approx(
+        [0, 255, 149.7], abs=0.1
+    )
 
 
 def test_bootstrap_interval_of_a_mean() -> None:

@@ -178,7 +178,7 @@ DIGITS = {  # by the key of a figure, or of what holds it: scale and digits afte
     **dict.fromkeys(("accuracy", "within_one_group", "inside", "judged_in_band"), (100, 1)),
     **dict.fromkeys(("monotone", "top1", "recall", "bands"), (100, 1)),
     **dict.fromkeys(("mae", "width", "judged_age", "judged_error"), (1, 1)),
-    **dict.fromkeys(("error", "control_error", "label", "judged"), (1, 1)),
+    **dict.fromkeys(("error", "control_error", "label", "judged", "skin"), (1, 1)),
     **dict.fromkeys(("l1", "lpips", "reconstruction_l1", "kernel"), (1, 4)),
     **dict.fromkeys(("rank_correlation", "similarity", "kept", "frechet"), (1, 2)),
     **dict.fromkeys(("in", "out"), (1, 0)),
@@ -192,7 +192,7 @@ def written(values: Any, keys: tuple[str, ...] = ()) -> Iterator[str]:
         value = f"{scale * values['value']:.{digits}f}"
         if "low" in values:
             low, high = (f"{scale * values[key]:.{digits}f}" for key in ("low", "high"))
-            value += f" ({low}-{high})"
+            value += f" ({low} to {high})" if low.startswith("-") else f" ({low}-{high})"
         yield value
     elif isinstance(values, dict):
         for key, value in values.items():
@@ -282,9 +282,9 @@ def test_many_models() -> None:
         assert all(f"model {i}" in text for i in range(8))
     targets = [t for t in terminal_tables(report) if str(t.columns[0].header) == "target"]
     assert max(len(t.columns) for t in targets) == 7
-    assert len(targets) == 3 + 3 + 4  # control, identity, sharpness: 8 models, 3 or 2 at a time
+    assert len(targets) == 3 + 3 + 4 + 3  # control, identity, sharpness, skin: 3 or 2 at a time
     wide = [t for t in page_of(report).tables if t[0][0] == "target"]
-    assert [len(t[0]) - 1 for t in wide] == [4, 4, 4, 4, 3, 3, 2]
+    assert [len(t[0]) - 1 for t in wide] == [4, 4, 4, 4, 3, 3, 2, 4, 4]
     kinds = {kind for value in page_of(report).all("class") for kind in value.split()}
     assert {"m0", "m5"} <= kinds
     assert not {"m6", "m7"} & kinds  # colours start anew

@@ -13,7 +13,7 @@ from faceage.sampling import InfiniteSampler, Lookalikes, draw_weights
 def _faces(groups: list[int], weights: list[float], sharp: list[float]) -> Faces:
     n = len(groups)
     return Faces(
-        images=torch.zeros(n, 2, 2, 3, dtype=torch.uint8),
+        images=torch.zeros(n, 6, 6, 3, dtype=torch.uint8),
         ages=torch.zeros(n),
         exact=torch.ones(n, dtype=torch.bool),
         groups=torch.tensor(groups),

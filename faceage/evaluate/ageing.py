@@ -78,6 +78,7 @@ def ageing(sent: Sent, figures: Figures) -> dict[str, Any]:
         "control": control,
         "identity": identity,
         "sharpness": _sharpness(sent, figures),
+        "skin": _skin(sent, figures),
         "by_gender": by_gender,
     }
 
@@ -186,6 +187,24 @@ def _sharpness(sent: Sent, figures: Figures) -> list[dict[str, Any]]:
                 "in": figures.of(before[here], np.median),
                 "out": figures.of(after, np.median),
                 "kept": figures.of(after[detailed] / before[detailed], np.median),
+            }
+        )
+    return rows
+
+
+def _skin(sent: Sent, figures: Figures) -> list[dict[str, Any]]:
+    """How much lighter the skin got on the way to a target: in levels, means."""
+    before, rows = sent.arrays["skin_in"], []
+    some = before[np.isfinite(before)]
+    dark, light = np.quantile(some, (0.2, 0.8)) if len(some) else (np.nan, np.nan)
+    for target in sent.plan.ages:
+        after = sent.column("skin", target)
+        assert after is not None  # it needs no judge
+        rows.append(
+            {
+                "target": target,
+                "darkest": figures.of((after - before)[before <= dark]),
+                "lightest": figures.of((after - before)[before >= light]),
             }
         )
     return rows

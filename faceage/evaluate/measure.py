@@ -38,7 +38,7 @@ class Plan:
     """Where faces are sent, in years.
 
     Attributes:
-        ages: the targets at which the judged age and the sharpness are measured.
+        ages: the targets at which judged age, sharpness and skin are measured.
         identity: those at which the identity is measured, too.
         looks: those at which what the faces look like is measured, too.
     """
@@ -115,10 +115,11 @@ class Measurer:
 
         Returns:
             Of N faces and T targets (in order; `Plan.targets`), as far as there are judges:
-            "judged" (N,T) years; "sharp_in" (N,) and "sharp" (N,T); "embedding" (N,T,D), "looks"
-            (N,T,F), both only at their own targets, in order; "own_l1", "own_lpips", "back_l1",
-            "back_lpips" (N,); "shown" (N,) bool, whether the input has a face; "made" (N,T) bool,
-            whether there is a picture; "lost" (N,), how many of its pictures have no face.
+            "judged" (N,T) years; "sharp_in" (N,) and "sharp" (N,T); "skin_in" (N,) and "skin"
+            (N,T), levels; "embedding" (N,T,D), "looks" (N,T,F), both only at their own targets, in
+            order; "own_l1", "own_lpips", "back_l1", "back_lpips" (N,); "shown" (N,) bool,
+            whether the input has a face; "made" (N,T) bool, whether there is a picture; "lost"
+            (N,), how many of its pictures have no face.
 
         Raises:
             DataError: a picture is missing or damaged.
@@ -150,6 +151,7 @@ class Measurer:
         measured: Arrays = {
             "shown": shown,
             "sharp_in": np.where(shown, inner_sharpness(faces.images), np.nan),
+            "skin_in": np.where(shown, skin_lightness(faces.images), np.nan),
         }
         for i, aged in enumerate(system.age(faces, wanted)):
             found = aged.found & shown
@@ -164,6 +166,7 @@ class Measurer:
                     looks=targets[i] in plan.looks,
                 )
                 said["sharp"] = np.where(found, inner_sharpness(aged.images), np.nan)
+                said["skin"] = np.where(found, skin_lightness(aged.images), np.nan)
                 for name, values in said.items():
                     rows.setdefault(name, []).append(values)
             elif i == len(targets):
@@ -247,6 +250,11 @@ def inner_sharpness(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     side = crops.shape[1]
     top, left, size = (round(share * side) for share in (INNER_TOP, INNER_LEFT, INNER_SIDE))
     return metrics.laplacian_variance(crops[:, top : top + size, left : left + size])
+
+
+def skin_lightness(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Lightness of the skin, in levels: (N,) of crops uint8 (N,R,R,3)."""
+    return metrics.lightness(metrics.skin_colours(crops))
 
 
 def _whole(landmarks: NDArray) -> NDArray[np.bool_]:

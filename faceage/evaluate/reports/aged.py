@@ -1,9 +1,18 @@
-"""The tables of aged faces: the paper's three, age control, distances, identity, sharpness."""
+"""The tables of aged faces: the paper's three, age control, distances, identity, detail, skin."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from faceage.evaluate.reports.formats import Cell, distance, percent, plain, ratio, whole, years
+from faceage.evaluate.reports.formats import (
+    Cell,
+    distance,
+    levels,
+    percent,
+    plain,
+    ratio,
+    whole,
+    years,
+)
 from faceage.evaluate.reports.measures import PAPER, PAPER_NOTE, InBand, Measure
 from faceage.evaluate.reports.tables import (
     Heading,
@@ -146,6 +155,24 @@ def sharpness(models: Models) -> list[Table]:
         " medians over faces."
     )
     return finished(Table("sharpness", "Sharpness", "target", columns, rows, note))
+
+
+def skin(models: Models) -> list[Table]:
+    """Whether the skin keeps its shade."""
+
+    def show(key: str) -> Callable[[Model, float], Cell]:
+        return lambda model, target: levels(item(model.get("skin"), "target", target).get(key))
+
+    columns, rows = abreast(
+        models,
+        _targets(model.get("skin") for _, model in models),
+        {"darkest fifth": show("darkest"), "lightest fifth": show("lightest")},
+    )
+    note = (
+        "How much lighter cheeks and nose get, in levels of 0-255; less than 0 is darker. Ageing"
+        " itself changes it by some levels; it should not depend on whose skin it is."
+    )
+    return finished(Table("skin", "Lightness of the skin", "target", columns, rows, note))
 
 
 def band_names(report: Report) -> list[str]:

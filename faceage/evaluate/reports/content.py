@@ -100,9 +100,9 @@ def sections(report: Report) -> list[Section]:
         ),
         Section(
             "same",
-            "Identity and detail",
+            "Identity, detail and skin",
             "",
-            [*aged.identity(models), *aged.sharpness(models)],
+            [*aged.identity(models), *aged.sharpness(models), *aged.skin(models)],
         ),
         Section("gender", "By gender", "", _by_gender(models)),
         Section("sheets", "Contact sheets"),

@@ -89,6 +89,11 @@ def ratio(figure: Any) -> Cell:
     return number(figure, 2)
 
 
+def levels(figure: Any) -> Cell:
+    """Differences in levels of 0-255, as "-4.2"."""
+    return number(figure, 1)
+
+
 def whole(figure: Any) -> Cell:
     """Large figures without digits after the point."""
     return number(figure, 0)
