@@ -1,6 +1,6 @@
 """The generator's networks: encoder, attention decomposition, age classifier, decoder.
 
-"Face Age Classification and Synthesis using Feature Decomposition" (Kim & Park, JBE 28(2),
+"Facial Age Classification and Synthesis using Feature Decomposition" (Kim & Park, JBE 28(2),
 2023). Shapes stand on the right margin; `h = w = S / 8`, ages are years. This module knows
 nothing of files, devices, the command line or training.
 

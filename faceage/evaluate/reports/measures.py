@@ -1,6 +1,6 @@
 """The main figures of a model: their names, their places in the report, and what the paper printed.
 
-The paper's figures are those of Kim & Park 2023, "Face Age Classification and Synthesis using
+The paper's figures are those of Kim & Park 2023, "Facial Age Classification and Synthesis using
 Feature Decomposition". They were measured on FFHQ-Aging; here they are only printed.
 """
 
