@@ -1,5 +1,7 @@
 """Which faces are drawn: as sources, evenly and without end; as targets, those like the sources."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,6 +58,7 @@ class Lookalikes:
         jitter = ((2 * reach + 1)[:, None] * chance).long() - reach[:, None]
         found = self._order[position[:, None] + jitter]
         apart = (self._colours[found] - self._colours[index][:, None]).square().sum(2)
+        apart.masked_fill_(found == index[:, None], math.inf)  # nobody is like himself
         return found.gather(1, apart.argmin(1, keepdim=True))[:, 0]
 
     @staticmethod

@@ -103,6 +103,13 @@ def test_lookalikes_where_a_kind_has_nobody_so_old() -> None:
     assert torch.equal(faces.kinds[found], torch.tensor([0, 0, 1, 1]))
 
 
+def test_nobody_is_his_own_lookalike() -> None:
+    faces = _people(torch.full((3,), 30.0), torch.zeros(3, dtype=torch.long))
+    faces.images = torch.tensor([0, 90, 100]).byte()[:, None, None, None].expand(-1, 6, 6, 3)
+    found = Lookalikes(faces).draw(torch.arange(3), torch.full((3,), 30.0))
+    assert found.tolist() == [1, 2, 1]
+
+
 def test_lookalikes_where_one_is_alone_of_its_kind() -> None:
     faces = _people(torch.tensor([3.0, 40, 50]), torch.tensor([0, 1, 1]))
     assert Lookalikes(faces).draw(torch.tensor([0]), torch.tensor([80.0])).tolist() == [0]
