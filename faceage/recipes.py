@@ -140,14 +140,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "compact": {
         "model": dataclasses.asdict(ModelConfig.compact()),
         "losses": {
-            "cycle": 2.0,
+            "cycle": 3.0,
             "perceptual": 0.0,
             "target_age": 0.1,
             "change": 0.2,
             "r1": 0.0,
             "wrong_age": 0.5,
         },
-        "images": 720_000,
+        "images": 750_000,
         "warmup_images": 600_000,
         "lr": 2.5e-4,
         "lr_discriminator": 1e-3,
