@@ -200,11 +200,12 @@ def _skin(sent: Sent, figures: Figures) -> list[dict[str, Any]]:
     for target in sent.plan.ages:
         after = sent.column("skin", target)
         assert after is not None  # it needs no judge
+        lighter = after - before
         rows.append(
             {
                 "target": target,
-                "darkest": figures.of((after - before)[before <= dark]),
-                "lightest": figures.of((after - before)[before >= light]),
+                "darkest": figures.of(lighter[before <= dark]),
+                "lightest": figures.of(lighter[before >= light]),
             }
         )
     return rows

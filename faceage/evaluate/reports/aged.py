@@ -142,13 +142,8 @@ def identity(models: Models) -> list[Table]:
 def sharpness(models: Models) -> list[Table]:
     """What is left of the detail."""
 
-    def show(key: str, form: Callable[[Any], Cell]) -> Callable[[Model, float], Cell]:
-        return lambda model, target: form(item(model.get("sharpness"), "target", target).get(key))
-
-    columns, rows = abreast(
-        models,
-        _targets(model.get("sharpness") for _, model in models),
-        {"in": show("in", whole), "out": show("out", whole), "kept": show("kept", ratio)},
+    columns, rows = _by_target(
+        models, "sharpness", {"in": ("in", whole), "out": ("out", whole), "kept": ("kept", ratio)}
     )
     note = (
         "Laplacian variance of the inner face before and after, and the share that is kept:"
@@ -160,13 +155,10 @@ def sharpness(models: Models) -> list[Table]:
 def skin(models: Models) -> list[Table]:
     """Whether the skin keeps its shade."""
 
-    def show(key: str) -> Callable[[Model, float], Cell]:
-        return lambda model, target: levels(item(model.get("skin"), "target", target).get(key))
-
-    columns, rows = abreast(
+    columns, rows = _by_target(
         models,
-        _targets(model.get("skin") for _, model in models),
-        {"darkest fifth": show("darkest"), "lightest fifth": show("lightest")},
+        "skin",
+        {"darkest fifth": ("darkest", levels), "lightest fifth": ("lightest", levels)},
     )
     note = (
         "How much lighter cheeks and nose get, in levels of 0-255; less than 0 is darker. Ageing"
@@ -180,6 +172,24 @@ def band_names(report: Report) -> list[str]:
     names = [band["name"] for band in at(report, "options", "bands") or ()]
     names += [row["band"] for model in report["models"] for row in model.get("bands") or ()]
     return list(dict.fromkeys(names))
+
+
+def _by_target(
+    models: Models, part: str, shown: Mapping[str, tuple[str, Callable[[Any], Cell]]]
+) -> tuple[tuple[Heading, ...], tuple[Row, ...]]:
+    """Columns and rows of a part of the report that has a line for each target.
+
+    Args:
+        models: from `numbered_models`.
+        part: its key in the report.
+        shown: a model's columns: which figure of the line, and how it is written.
+    """
+
+    def cell(key: str, form: Callable[[Any], Cell]) -> Callable[[Model, float], Cell]:
+        return lambda model, target: form(item(model.get(part), "target", target).get(key))
+
+    targets = _targets(model.get(part) for _, model in models)
+    return abreast(models, targets, {name: cell(*how) for name, how in shown.items()})
 
 
 def _targets(
