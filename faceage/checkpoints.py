@@ -23,6 +23,8 @@ from faceage.model import FaceAgeModel, ModelConfig
 
 FORMAT = "faceage-1"
 
+BatchNorm = nn.BatchNorm2d | nn.SyncBatchNorm
+
 
 def save_weights(path: str | Path, model: FaceAgeModel, metadata: dict[str, str]) -> Path:
     """Write a model's weights, atomically.
@@ -78,7 +80,7 @@ def load_weights(
             "The file is damaged or of another version; fetch or train it again.",
         )
     model.load_state_dict(tensors, strict=False)  # counters of batch norm are the only absentees
-    model.eval().to(device, memory_format=torch.channels_last)
+    model.eval().to(device).to(memory_format=torch.channels_last)
     return model.requires_grad_(False), metadata
 
 
@@ -131,7 +133,7 @@ def load_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
     return state
 
 
-def recalibrate(norms: Iterable[nn.Module], run: Callable[[int], None], batches: int) -> None:
+def recalibrate(norms: Iterable[BatchNorm], run: Callable[[int], None], batches: int) -> None:
     """Give averaged weights batch statistics of their own.
 
     Averaged weights produce other activations than the weights whose statistics they carry.
@@ -141,7 +143,7 @@ def recalibrate(norms: Iterable[nn.Module], run: Callable[[int], None], batches:
         run: called with 0 ... batches - 1, passes a batch through the model.
         batches: how many.
     """
-    momenta = []
+    momenta: list[tuple[BatchNorm, float | None]] = []
     for norm in norms:
         momenta.append((norm, norm.momentum))
         norm.reset_running_stats()

@@ -105,10 +105,10 @@ class Dataset:
         """
         try:
             if sample.zip:
-                data = io.BytesIO(self._archive(sample.zip).read(sample.file))
+                data = self._archive(sample.zip).read(sample.file)
             else:
-                data = self.root / sample.file
-            with Image.open(data) as image:
+                data = (self.root / sample.file).read_bytes()
+            with Image.open(io.BytesIO(data)) as image:
                 return image.convert("RGB")
         except (KeyError, FileNotFoundError):
             where = f"{self.root / sample.zip}" if sample.zip else f"{self.root}"

@@ -93,8 +93,8 @@ class ProjectedDiscriminator(nn.Module):
         super().__init__()
         self._view = config.size // 2  # px: the inner face at its own scale
         self._reading = config.classifier_size
-        # In a list: no parts of this module's parameters or state.
-        self._known = [features, reader, augment or nn.Identity()]
+        # In a tuple: no parts of this module's parameters or state.
+        self._known = (features, reader, augment or nn.Identity())
         channels = [features.CHANNELS[features.TAPS.index(tap)] for tap in self.TAPS]
         self.heads = nn.ModuleList([_Head(c) for c in (*channels, *channels)])
         if reader is not None:
@@ -118,6 +118,9 @@ class ProjectedDiscriminator(nn.Module):
         judged = [head(part) for head, part in zip(self.heads, seen, strict=True)]
         looks = [torch.cat(pair) for pair in zip(judged[:taps], judged[taps:], strict=False)]
         return looks + judged[2 * taps :]
+
+
+AnyDiscriminator = Discriminator | ProjectedDiscriminator
 
 
 class _Head(nn.Module):

@@ -14,6 +14,8 @@ class AgeEmbedding(nn.Module):
     not 39, and ages that no training face has are still reachable.
     """
 
+    knots: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.table = nn.Embedding(len(KNOTS), channels)

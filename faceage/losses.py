@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.augment import head_mask
-from faceage.discriminator import Discriminator, Seen
+from faceage.discriminator import AnyDiscriminator, Seen
 from faceage.model import Decomposed, FaceAgeModel, apply_change, group_log_probabilities
 from faceage.vgg import VggFeatures
 
@@ -112,7 +112,7 @@ class Sight(NamedTuple):
 
 
 def discriminator_loss(
-    discriminator: Discriminator, sight: Sight, weights: LossWeights, with_r1: float = 0.0
+    discriminator: AnyDiscriminator, sight: Sight, weights: LossWeights, with_r1: float = 0.0
 ) -> tuple[Tensor, Terms]:
     """Non-saturating GAN loss of the discriminator at the target's age group.
 
@@ -175,7 +175,7 @@ def generate(
 def generator_loss(
     model: FaceAgeModel,
     averaged: FaceAgeModel,
-    discriminator: Discriminator,
+    discriminator: AnyDiscriminator,
     step: Step,
     weights: LossWeights,
     view: Callable[[Tensor], Tensor],

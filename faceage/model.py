@@ -217,8 +217,8 @@ class Decoder(nn.Module):
         self.narrow3 = nn.Conv2d(width, width // 2, 1)
         self.residual = nn.Conv2d(width // 2, 3, 3, 1, 1)  # at S
         for head in (self.flow, self.residual):  # the change starts at zero
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+            for parameter in head.parameters():
+                nn.init.zeros_(parameter)
 
     @property
     def modulation_channels(self) -> list[int]:
@@ -259,7 +259,8 @@ class FaceAgeModel(nn.Module):
         features = self.encoder(detail)
         if not self.config.decomposition:
             return Decomposed(features, torch.zeros_like(features), detail)
-        return Decomposed(*self.decomposition(features), detail)
+        identity, age_features = self.decomposition(features)
+        return Decomposed(identity, age_features, detail)
 
     def decode(
         self, encoded: Decomposed, target_age: Tensor, source_age: Tensor | None = None

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from faceage.discriminator import Discriminator, ProjectedDiscriminator
+from faceage.discriminator import AnyDiscriminator, Discriminator, ProjectedDiscriminator
 from faceage.errors import ConfigError
 from faceage.losses import LossWeights
 from faceage.model import FaceAgeModel, ModelConfig
@@ -267,7 +267,8 @@ def cost(config: TrainConfig) -> dict[str, float]:
         model = FaceAgeModel(config.model)
         if config.projected:
             reader = model if config.age_features else None
-            discriminator = ProjectedDiscriminator(config.model, VggFeatures(None), reader)
+            features = VggFeatures(None)
+            discriminator: AnyDiscriminator = ProjectedDiscriminator(config.model, features, reader)
         else:
             discriminator = Discriminator(config.model)
         faces = torch.empty(2, 3, config.model.size, config.model.size)

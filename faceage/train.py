@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from faceage import augment, distributed, preview
 from faceage.ages import GROUPS
 from faceage.checkpoints import (
+    BatchNorm,
     load_state,
     load_weights,
     read_tensors,
@@ -27,7 +29,7 @@ from faceage.checkpoints import (
     save_weights,
 )
 from faceage.data import Dataset, Faces, decode, open_dataset
-from faceage.discriminator import Discriminator, ProjectedDiscriminator
+from faceage.discriminator import AnyDiscriminator, Discriminator, ProjectedDiscriminator
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import (
     PerceptualLoss,
@@ -52,6 +54,7 @@ STATE, WEIGHTS = "state.pt", "weights.safetensors"
 CALIBRATION_BATCHES = 24
 OLDEST = 95  # years; up to which faces are sent
 MEMORY = 32  # batches that the discriminator remembers
+_Placed = TypeVar("_Placed", Tensor, FaceAgeModel, VggFeatures, AnyDiscriminator)
 # Where things lie on this machine is nobody else's business, and may change.
 _PATHS = ("data", "out", "vgg", "weights")
 CHANGEABLE = (*_PATHS, "images", "save_minutes")  # a run may go on with other values of these
@@ -84,38 +87,36 @@ class Trainer:
         self.images_seen = 0
         self.progress = Progress(config.images, config.out if processes.is_first else None)
         torch.manual_seed(config.seed)
-        place = dict(device=self.device, memory_format=torch.channels_last)
         model = load_weights(config.weights)[0] if config.weights else FaceAgeModel(config.model)
         if config.weights and model.config != config.model:
             raise ConfigError(f"{config.weights} is of another architecture.", "Match model.*")
-        self.model = model.to(**place).requires_grad_(True)
+        self.model = self._place(model).requires_grad_(True)
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
         if processes.count > 1 and self.device.type == "cuda":
             # Not the averaged model: it is measured by one process, which would wait for the rest.
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.perceptual: PerceptualLoss | None = None
         if config.vgg:
-            features = VggFeatures(read_tensors(config.vgg)).to(**place)
+            features = self._place(VggFeatures(read_tensors(config.vgg)))
             self.perceptual = PerceptualLoss(features) if config.losses.perceptual else None
         augmentation = augment.diff_augment if config.diff_augment else None
         if config.projected:
             reader = self.averaged if config.age_features else None
-            discriminator = ProjectedDiscriminator(config.model, features, reader, augmentation)
+            discriminator: AnyDiscriminator = ProjectedDiscriminator(
+                config.model, features, reader, augmentation
+            )
         else:
             discriminator = Discriminator(config.model, augmentation)
-        self.discriminator = discriminator.to(**place)
+        self.discriminator = self._place(discriminator)
         # One update a batch never looks back.
         self.memory = deque[Sight](maxlen=MEMORY if config.discriminator_updates > 1 else 1)
         learned = [p for part in _classifying(self.model) for p in part.parameters()]
         known = {id(p) for p in learned}
         rest = [p for p in self.model.parameters() if id(p) not in known]
+        decayed: dict[str, Any] = {"params": [p for p in learned if p.ndim > 1]}
+        others = {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0}
         self.optimiser_warmup = torch.optim.AdamW(
-            [
-                {"params": [p for p in learned if p.ndim > 1]},
-                {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=config.lr_warmup,
-            weight_decay=config.weight_decay,
+            [decayed, others], lr=config.lr_warmup, weight_decay=config.weight_decay
         )
         self.optimiser = torch.optim.Adam(
             [
@@ -304,7 +305,7 @@ class Trainer:
         return model
 
     def _recalibrate(
-        self, model: FaceAgeModel, norms: list[nn.Module], run: Callable[[Tensor], None]
+        self, model: FaceAgeModel, norms: list[BatchNorm], run: Callable[[Tensor], None]
     ) -> None:
         def batch(number: int) -> None:
             torch.manual_seed(number)
@@ -398,8 +399,8 @@ class Trainer:
         seed = (self.config.seed * 1_000_003 + self.images_seen) * 1024 + self.processes.rank
         torch.manual_seed(seed % 2**63)
 
-    def _place(self, faces: Tensor) -> Tensor:
-        return faces.to(self.device, memory_format=torch.channels_last)
+    def _place(self, what: _Placed) -> _Placed:
+        return what.to(self.device).to(memory_format=torch.channels_last)
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
@@ -412,9 +413,8 @@ def _classifying(model: FaceAgeModel) -> list[nn.Module]:
     return [model.encoder, model.decomposition, model.classifier]
 
 
-def _norms(*parts: nn.Module) -> list[nn.Module]:
-    kinds = nn.BatchNorm2d | nn.SyncBatchNorm
-    return [m for part in parts for m in part.modules() if isinstance(m, kinds)]
+def _norms(*parts: nn.Module) -> list[BatchNorm]:
+    return [m for part in parts for m in part.modules() if isinstance(m, BatchNorm)]
 
 
 def _made(folder: Path) -> Path:

@@ -25,6 +25,9 @@ class VggFeatures(nn.Module):
     TAPS = (3, 8, 13, 17, 22)  # relu1_2, relu2_2, relu3_2, relu3_4, relu4_2
     CHANNELS = (64, 128, 256, 256, 512)
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, tensors: dict[str, Tensor] | None) -> None:
         super().__init__()
         self._layers: list[int | None] = []  # torchvision's number of a convolution; None: a pool
