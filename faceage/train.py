@@ -53,7 +53,7 @@ LICENCE = (
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 CALIBRATION_BATCHES = 24
 OLDEST = 95  # years; up to which faces are sent
-MEMORY = 32  # batches that the discriminator remembers
+MEMORY = 2048  # faces that the discriminator remembers
 _Placed = TypeVar("_Placed", Tensor, FaceAgeModel, VggFeatures, AnyDiscriminator)
 # Where things lie on this machine is nobody else's business, and may change.
 _PATHS = ("data", "out", "vgg", "weights")
@@ -109,7 +109,8 @@ class Trainer:
             discriminator = Discriminator(config.model, augmentation)
         self.discriminator = self._place(discriminator)
         # One update a batch never looks back.
-        self.memory = deque[Sight](maxlen=MEMORY if config.discriminator_updates > 1 else 1)
+        remembered = MEMORY // config.batch_size if config.discriminator_updates > 1 else 1
+        self.memory = deque[Sight](maxlen=max(1, remembered))
         learned = [p for part in _classifying(self.model) for p in part.parameters()]
         known = {id(p) for p in learned}
         rest = [p for p in self.model.parameters() if id(p) not in known]

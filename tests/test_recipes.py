@@ -47,9 +47,9 @@ def test_compact() -> None:
     config.check()
     assert config.model == ModelConfig.compact()
     assert (config.data, config.out, config.recipe) == ("faces", Path("run"), "compact")
-    assert (config.images, config.warmup_images) == (750_000, 600_000)
+    assert (config.images, config.warmup_images) == (850_000, 600_000)
     assert config.losses == LossWeights(
-        cycle=3, perceptual=0, target_age=0.1, change=0.2, r1=0, wrong_age=0.5
+        cycle=2, perceptual=0, target_age=0.25, change=0.2, r1=0, wrong_age=0.5
     )
 
 
