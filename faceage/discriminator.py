@@ -123,6 +123,22 @@ class ProjectedDiscriminator(nn.Module):
 AnyDiscriminator = Discriminator | ProjectedDiscriminator
 
 
+def make_discriminator(
+    config: ModelConfig,
+    features: VggFeatures | None,
+    reader: FaceAgeModel | None,
+    augment: Augment | None = None,
+) -> AnyDiscriminator:
+    """The projected discriminator where there are features to see with, else the learned one.
+
+    Args:
+        config, features, reader, augment: as for the discriminators.
+    """
+    if features is None:
+        return Discriminator(config, augment)
+    return ProjectedDiscriminator(config, features, reader, augment)
+
+
 class _Head(nn.Module):
     """Features -> real or not, one output common to all groups plus one of each."""
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from faceage.discriminator import AnyDiscriminator, Discriminator, ProjectedDiscriminator
+from faceage.discriminator import make_discriminator
 from faceage.errors import ConfigError
 from faceage.losses import LossWeights
 from faceage.model import FaceAgeModel, ModelConfig
@@ -265,12 +265,11 @@ def cost(config: TrainConfig) -> dict[str, float]:
     """
     with torch.device("meta"):
         model = FaceAgeModel(config.model)
-        if config.projected:
-            reader = model if config.age_features else None
-            features = VggFeatures(None)
-            discriminator: AnyDiscriminator = ProjectedDiscriminator(config.model, features, reader)
-        else:
-            discriminator = Discriminator(config.model)
+        discriminator = make_discriminator(
+            config.model,
+            VggFeatures(None) if config.projected else None,
+            model if config.age_features else None,
+        )
         faces = torch.empty(2, 3, config.model.size, config.model.size)
         age = torch.empty(2)
         model.eval()

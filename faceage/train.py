@@ -29,7 +29,7 @@ from faceage.checkpoints import (
     save_weights,
 )
 from faceage.data import Dataset, Faces, decode, open_dataset
-from faceage.discriminator import AnyDiscriminator, Discriminator, ProjectedDiscriminator
+from faceage.discriminator import AnyDiscriminator, make_discriminator
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.losses import (
     PerceptualLoss,
@@ -54,10 +54,11 @@ STATE, WEIGHTS = "state.pt", "weights.safetensors"
 CALIBRATION_BATCHES = 24
 OLDEST = 95  # years; up to which faces are sent
 MEMORY = 2048  # faces that the discriminator remembers
-_Placed = TypeVar("_Placed", Tensor, FaceAgeModel, VggFeatures, AnyDiscriminator)
 # Where things lie on this machine is nobody else's business, and may change.
 _PATHS = ("data", "out", "vgg", "weights")
 CHANGEABLE = (*_PATHS, "images", "save_minutes")  # a run may go on with other values of these
+
+_Placed = TypeVar("_Placed", Tensor, FaceAgeModel, VggFeatures, AnyDiscriminator)
 
 
 def train(config: TrainConfig, device: str = "auto") -> Path:
@@ -99,14 +100,12 @@ class Trainer:
         if config.vgg:
             features = self._place(VggFeatures(read_tensors(config.vgg)))
             self.perceptual = PerceptualLoss(features) if config.losses.perceptual else None
-        augmentation = augment.diff_augment if config.diff_augment else None
-        if config.projected:
-            reader = self.averaged if config.age_features else None
-            discriminator: AnyDiscriminator = ProjectedDiscriminator(
-                config.model, features, reader, augmentation
-            )
-        else:
-            discriminator = Discriminator(config.model, augmentation)
+        discriminator = make_discriminator(
+            config.model,
+            features if config.projected else None,
+            self.averaged if config.age_features else None,
+            augment.diff_augment if config.diff_augment else None,
+        )
         self.discriminator = self._place(discriminator)
         # One update a batch never looks back.
         remembered = MEMORY // config.batch_size if config.discriminator_updates > 1 else 1

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from faceage.ages import GROUPS
 from faceage.augment import robust_views
-from faceage.discriminator import Discriminator, ProjectedDiscriminator
+from faceage.discriminator import AnyDiscriminator, Discriminator, ProjectedDiscriminator
 from faceage.model import FaceAgeModel, ModelConfig, inner_face
 from faceage.vgg import VggFeatures
 
@@ -15,7 +15,7 @@ from faceage.vgg import VggFeatures
 @pytest.fixture(params=["learned", "projected", "reading"])
 def discriminator(
     request: pytest.FixtureRequest, vgg: dict[str, Tensor], tiny_model: FaceAgeModel
-) -> Discriminator | ProjectedDiscriminator:
+) -> AnyDiscriminator:
     torch.manual_seed(0)
     if request.param == "learned":
         return Discriminator(TINY).eval()
@@ -29,16 +29,14 @@ def faces() -> Tensor:
 
 
 def test_every_group_has_an_output_of_its_own(
-    discriminator: Discriminator | ProjectedDiscriminator, faces: Tensor
+    discriminator: AnyDiscriminator, faces: Tensor
 ) -> None:
     for outputs in discriminator(discriminator.see(faces)):
         assert outputs.shape == (4, GROUPS)
         assert len(outputs.unique()) == 4 * GROUPS
 
 
-def test_a_face_is_judged_alone(
-    discriminator: Discriminator | ProjectedDiscriminator, faces: Tensor
-) -> None:
+def test_a_face_is_judged_alone(discriminator: AnyDiscriminator, faces: Tensor) -> None:
     torch.manual_seed(0)
     rows = torch.stack(discriminator(discriminator.see(faces)), 1)
     faces[1], faces[3] = 0, 0
@@ -48,9 +46,7 @@ def test_a_face_is_judged_alone(
     assert not torch.allclose(rows[[1, 3]], changed[[1, 3]], atol=1e-5)
 
 
-def test_what_was_seen_can_be_judged_again(
-    discriminator: Discriminator | ProjectedDiscriminator, faces: Tensor
-) -> None:
+def test_what_was_seen_can_be_judged_again(discriminator: AnyDiscriminator, faces: Tensor) -> None:
     seen = discriminator.see(faces)
     pairs = zip(discriminator(seen), discriminator(seen), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -532,6 +532,18 @@ def test_the_discriminator_goes_back_to_what_it_remembers(
     assert not trainer.memory[0].aged[0].requires_grad
 
 
+@pytest.mark.parametrize(("updates", "batches"), [(1, 1), (2, 5)])
+def test_the_discriminator_remembers_faces_whatever_the_batch(
+    make: Callable[..., TrainConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    updates: int,
+    batches: int,
+) -> None:
+    monkeypatch.setattr(training, "MEMORY", 40)
+    trainer = Trainer(make(discriminator_updates=updates, batch_size=8), ALONE)
+    assert trainer.memory.maxlen == batches
+
+
 def test_padding_of_one_face_is_seen_of_neither(
     make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
