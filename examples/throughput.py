@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from faceage import distributed
-from faceage.recipes import make_config
-from faceage.train import Trainer
+from faceage.training.config import make_config
+from faceage.training.trainer import Trainer
 
 STEPS = 8
 

@@ -22,7 +22,7 @@ from faceage.errors import (
 )
 
 if TYPE_CHECKING:
-    from faceage.ager import Aged, FaceAger, Prediction, load
+    from faceage.api import Aged, FaceAger, Prediction, load
 
 __version__ = "0.1.0"
 
@@ -42,16 +42,16 @@ __all__ = [
     "load",
 ]
 
-_FROM_AGER = ("Aged", "FaceAger", "Prediction", "load")
+_FROM_API = ("Aged", "FaceAger", "Prediction", "load")
 
 
 def __getattr__(name: str) -> object:
-    if name in _FROM_AGER:
-        from faceage import ager
+    if name in _FROM_API:
+        from faceage import api
 
-        return getattr(ager, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'faceage' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FROM_AGER})
+    return sorted({*globals(), *_FROM_API})

@@ -5,9 +5,7 @@ images seen, licence, measured figures) stand in the file's metadata. Half preci
 and kernels, full precision for the small rest.
 """
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from faceage.errors import OutputError, WeightsError
-from faceage.model import FaceAgeModel, ModelConfig
+from faceage.errors import WeightsError
+from faceage.files import replace_file
+from faceage.models.generator import FaceAgeModel, ModelConfig
 
 FORMAT = "faceage-1"
 
@@ -44,7 +43,7 @@ def save_weights(path: str | Path, model: FaceAgeModel, metadata: dict[str, str]
         if not name.endswith("num_batches_tracked")
     }
     metadata = metadata | {"format": FORMAT, "config": json.dumps(asdict(model.config))}
-    return _replace(path, lambda temporary: save_file(tensors, temporary, metadata))
+    return replace_file(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def load_weights(
@@ -111,7 +110,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 def save_state(path: str | Path, state: dict[str, Any]) -> Path:
     """Write a training state, atomically. Tensors, numbers, strings, lists and dicts only."""
-    return _replace(Path(path), lambda temporary: torch.save(state, temporary))
+    return replace_file(Path(path), lambda temporary: torch.save(state, temporary))
 
 
 def load_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -183,18 +182,3 @@ def _mismatch(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor])
         if value.shape != found[name].shape:
             return f"{name} has shape {tuple(found[name].shape)}, not {tuple(value.shape)}"
     return ""
-
-
-def _replace(path: Path, write: Any) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' own kinds
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise OutputError(f"Cannot write {path}: {reason}.", "Choose another place.") from None
-    finally:
-        with contextlib.suppress(OSError):  # gone already, or its folder never was
-            temporary.unlink()
-    return path

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from faceage.checkpoints import save_weights
-from faceage.model import FaceAgeModel, ModelConfig
+from faceage.models.generator import FaceAgeModel, ModelConfig
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

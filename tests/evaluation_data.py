@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from faceage.ages import GROUP_NAMES
-from faceage.report import contact_sheet
+from faceage.imaging.drawing import contact_sheet
 
 GROUPS = [81, 62, 62, 52, 77, 533, 391, 219, 304, 80]
 BANDS = {"0-14": 7.0, "15-19": 17.0, "20-39": 30.0, "40-49": 45.0, "50+": 65.0}

@@ -8,10 +8,10 @@ import torch
 from conftest import TINY
 from PIL import Image
 
-from faceage.data import open_dataset
-from faceage.evaluate.inputs import LabelledInputs
-from faceage.evaluate.systems import Weights
-from faceage.model import Change, Decomposed
+from faceage.data.datasets import open_dataset
+from faceage.evaluation.inputs import LabelledInputs
+from faceage.evaluation.systems import Weights
+from faceage.models.generator import Change, Decomposed
 
 CPU = torch.device("cpu")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from faceage.evaluate.ageing import Sent, ageing
-from faceage.evaluate.figures import Figures
-from faceage.evaluate.measure import Plan
+from faceage.evaluation.ageing import Sent, ageing
+from faceage.evaluation.figures import Figures
+from faceage.evaluation.measure import Plan
 
 FIGURES = Figures(seed=0)
 NAN = np.nan

@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 import faceage
-from faceage import ager as module
-from faceage.ager import FaceAger, _prediction, choose_faces, load_detector, pick_device
+from faceage import api as module
 from faceage.ages import GROUP_NAMES, group_of
-from faceage.alignment import Face, photo_mask
+from faceage.api import FaceAger, _prediction, choose_faces, load_detector, pick_device
 from faceage.errors import AgeError, ConfigError, NoFaceError, PhotoError, WeightsError
-from faceage.model import FaceAgeModel, ModelConfig
-from faceage.photos import as_photo
+from faceage.faces.alignment import Face, photo_mask
+from faceage.imaging.photos import as_photo
+from faceage.models.generator import FaceAgeModel, ModelConfig
 
 NOBODY = Face((0, 0, 1, 1), np.zeros((5, 2)), 1.0)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from faceage import augment
-from faceage.model import inner_face
+from faceage.data import augmentation as augment
+from faceage.models.generator import inner_face
 
 WHOLE = torch.tensor([[0.0, 0, 1, 1]])
 

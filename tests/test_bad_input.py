@@ -185,7 +185,7 @@ def test_50_megapixels(run, tiny_weights: Path, portrait, tmp_path: Path) -> Non
 
 def test_face_at_the_border(run, tiny_weights: Path, portrait, tmp_path: Path) -> None:
     """The crop reaches far beyond the photo, the face does not."""
-    from faceage.faces import make_detector
+    from faceage.faces.detection import make_detector
 
     x0, y0, x1, y1 = (int(v) for v in make_detector().detect(portrait)[0].box)
     close = np.ascontiguousarray(portrait[y0:y1, x0:x1])

@@ -22,7 +22,7 @@ from faceage.checkpoints import (
     save_weights,
 )
 from faceage.errors import OutputError, WeightsError
-from faceage.model import FaceAgeModel, ModelConfig
+from faceage.models.generator import FaceAgeModel, ModelConfig
 
 
 @pytest.fixture(scope="module")

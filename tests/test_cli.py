@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceage import weights
+from faceage import hub
 from faceage.ages import GROUP_NAMES
-from faceage.alignment import photo_mask
-from faceage.batch import Batch, check_distinct, result_path, without_results
+from faceage.cli.batch import Batch, check_distinct, result_path, without_results
 from faceage.errors import ConfigError
-from faceage.faces import make_detector
-from faceage.report import CSV_COLUMNS
+from faceage.faces.alignment import photo_mask
+from faceage.faces.detection import make_detector
+from faceage.imaging.drawing import CSV_COLUMNS
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_align_writes_crops_and_a_csv(run, couple: Path, tmp_path: Path) -> None
 
 
 def test_valid_box() -> None:
-    from faceage.jobs import valid_box
+    from faceage.cli.jobs import valid_box
 
     same = np.array([[1.0, 0, 0], [0, 1, 0]])
     moved = np.array([[1.0, 0, 20], [0, 1, 0]])
@@ -322,8 +322,8 @@ def test_weights_fetch_and_verify(run, tmp_path: Path, monkeypatch: pytest.Monke
     remote = tmp_path / "remote"
     remote.write_bytes(b"x" * 2_000_000)
     sha = hashlib.sha256(remote.read_bytes()).hexdigest()
-    entry = weights.WeightsFile("far.bin", "a test", "none", remote.as_uri(), sha)
-    monkeypatch.setitem(weights.REGISTRY, "far", entry)
+    entry = hub.WeightsFile("far.bin", "a test", "none", remote.as_uri(), sha)
+    monkeypatch.setitem(hub.REGISTRY, "far", entry)
     answer = run("weights", "fetch", "far")
     path = tmp_path / "cache" / "far.bin"
     assert (answer.code, answer.lines) == (0, [str(path)])

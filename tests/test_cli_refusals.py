@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from faceage.checkpoints import read_metadata, save_weights
-from faceage.model import FaceAgeModel, ModelConfig
+from faceage.models.generator import FaceAgeModel, ModelConfig
 
 # --- outputs -------------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ def test_bad_training_options(run, tmp_path: Path, options: list[str], says: str
 def test_a_bug_is_one_line_and_the_batch_goes_on(
     run, astronaut: Path, couple: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from faceage import jobs
+    from faceage.cli import jobs
 
     predict = jobs.predict_photo
 
@@ -271,7 +271,7 @@ def test_a_bug_is_one_line_and_the_batch_goes_on(
 
 
 def test_interrupted(run, astronaut: Path, tiny_weights: Path, monkeypatch) -> None:
-    from faceage import jobs
+    from faceage.cli import jobs
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

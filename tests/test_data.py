@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from faceage.data import _hashed_set, decode, open_dataset
+from faceage.data.datasets import _hashed_set, decode, open_dataset
 from faceage.errors import DataError
 
 

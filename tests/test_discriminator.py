@@ -1,15 +1,17 @@
 """Both discriminators: what they see, and how they judge it."""
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import TINY
 from torch import Tensor, nn
 
 from faceage.ages import GROUPS
-from faceage.augment import robust_views
-from faceage.discriminator import AnyDiscriminator, Discriminator, ProjectedDiscriminator
-from faceage.model import FaceAgeModel, ModelConfig, inner_face
-from faceage.vgg import VggFeatures
+from faceage.data.augmentation import robust_views
+from faceage.models.discriminators import AnyDiscriminator, Discriminator, ProjectedDiscriminator
+from faceage.models.generator import FaceAgeModel, ModelConfig, inner_face
+from faceage.models.vgg import VggFeatures
 
 
 @pytest.fixture(params=["learned", "projected", "reading"])
@@ -77,12 +79,12 @@ def test_the_projected_one_reads_age_features(
 ) -> None:
     features = VggFeatures(vgg)
     without = ProjectedDiscriminator(TINY, features)
-    reading = ProjectedDiscriminator(TINY, features, tiny_model, lambda x: -x)
+    views = partial(robust_views, size=TINY.classifier_size)
+    reading = ProjectedDiscriminator(TINY, features, tiny_model, lambda x: -x, views)
     torch.manual_seed(1)
     *looks, read = reading.see(faces)
     torch.manual_seed(1)
-    views = robust_views(faces, TINY.classifier_size)
-    assert torch.equal(read, tiny_model.encode(views).age_features)
+    assert torch.equal(read, tiny_model.encode(views(faces)).age_features)
     for found, expected in zip(looks, without.see(-faces), strict=True):  # those are augmented
         assert torch.equal(found, expected)
 

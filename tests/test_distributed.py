@@ -16,12 +16,12 @@ from test_train import write_noise
 from torch import Tensor, nn
 
 from faceage import distributed
-from faceage import train as training
 from faceage.checkpoints import load_weights
 from faceage.distributed import Processes
-from faceage.losses import LossWeights
-from faceage.recipes import TrainConfig
-from faceage.train import Trainer
+from faceage.training import trainer as training
+from faceage.training.config import TrainConfig
+from faceage.training.losses import LossWeights
+from faceage.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -121,7 +121,8 @@ import hashlib, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, {tests!r})
-from faceage import distributed, train as training
+from faceage import distributed
+from faceage.training import trainer as training
 from test_distributed import digest, worker_config
 torch.set_num_threads(1)
 training.CALIBRATION_BATCHES = 1
@@ -199,9 +200,9 @@ EVALUATION = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from faceage.evaluate import measure
+from faceage.evaluation import measure
 from faceage.distributed import is_first
-from faceage.evaluate import Judges, Options, evaluate
+from faceage.evaluation.run import Judges, Options, evaluate
 from stand_ins import AngleJudge, BrightnessJudge, LevelJudge
 measure.BATCH = 2
 judges = Judges(BrightnessJudge(), AngleJudge(), LevelJudge())

@@ -20,10 +20,10 @@ from stand_ins import (
 
 from faceage.checkpoints import save_weights
 from faceage.errors import AgeError, ConfigError, DataError, OutputError
-from faceage.evaluate import TARGETS, Judges, Options, evaluate
-from faceage.evaluate.systems import Crops, open_weights
-from faceage.faces import crop_face, make_detector
-from faceage.model import FaceAgeModel, ModelConfig
+from faceage.evaluation.run import TARGETS, Judges, Options, evaluate
+from faceage.evaluation.systems import Crops, open_weights
+from faceage.faces.detection import crop_face, make_detector
+from faceage.models.generator import FaceAgeModel, ModelConfig
 
 ALL = Judges(BrightnessJudge(), AngleJudge(), LevelJudge())
 AGE = Judges(BrightnessJudge())

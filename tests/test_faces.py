@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from faceage import faces, weights
+from faceage import hub
 from faceage.errors import ConfigError, WeightsError
-from faceage.faces import (
+from faceage.faces import detection as faces
+from faceage.faces.detection import (
     Face,
     crop_face,
     crop_quad,
@@ -335,7 +336,7 @@ def test_small_faces_are_found_at_the_second_look(portrait: np.ndarray, found: F
 
 
 def test_largest_first(couple: Path) -> None:
-    from faceage.photos import open_photo
+    from faceage.imaging.photos import open_photo
 
     first, second = make_detector().detect(open_photo(couple).pixels)
     assert first.side > 1.3 * second.side
@@ -432,7 +433,7 @@ def retinaface_file() -> Path | None:
     if path := os.environ.get("FACEAGE_TEST_RETINAFACE"):
         return Path(path)
     try:
-        return weights.find("retinaface")
+        return hub.find("retinaface")
     except WeightsError:
         return None
 

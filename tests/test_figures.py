@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faceage.ages import GROUP_NAMES, YEARS, group_of
-from faceage.evaluate.figures import BANDS, Figures, classification, judged_unchanged
+from faceage.evaluation.figures import BANDS, Figures, classification, judged_unchanged
 
 FIGURES = Figures(seed=0)
 

@@ -8,10 +8,10 @@ from PIL import Image
 from stand_ins import make_dataset, open_inputs
 
 from faceage.errors import ConfigError, DataError, PhotoError
-from faceage.evaluate.folders import PictureFolder
-from faceage.evaluate.inputs import LabelledInputs
-from faceage.evaluate.systems import Aged, Crops
-from faceage.faces import crop_face, make_detector
+from faceage.evaluation.folders import PictureFolder
+from faceage.evaluation.inputs import LabelledInputs
+from faceage.evaluation.systems import Aged, Crops
+from faceage.faces.detection import crop_face, make_detector
 
 
 @pytest.fixture(scope="module")

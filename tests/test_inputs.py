@@ -8,8 +8,8 @@ from PIL import Image
 from stand_ins import LANDMARKS, make_dataset, open_inputs
 
 from faceage.errors import DataError
-from faceage.evaluate import inputs as inputs_module
-from faceage.faces import crop_face, make_detector
+from faceage.evaluation import inputs as inputs_module
+from faceage.faces.detection import crop_face, make_detector
 
 
 def test_labels(tmp_path: Path) -> None:

@@ -11,9 +11,13 @@ import torch
 from onnx_files import check_refusals, write_embedder, write_judge
 
 from faceage.errors import ConfigError
-from faceage.judges import ArcFaceIdentityJudge, OnnxIdentityJudge, open_identity_judge
-from faceage.judges import identity as module
-from faceage.judges.identity import align, similarity
+from faceage.evaluation.evaluators import (
+    ArcFaceIdentityJudge,
+    OnnxIdentityJudge,
+    open_identity_judge,
+)
+from faceage.evaluation.evaluators import identity as module
+from faceage.evaluation.evaluators.identity import align, similarity
 
 TEMPLATE = module._TEMPLATE
 

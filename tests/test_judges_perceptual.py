@@ -13,8 +13,8 @@ from onnx_files import check_refusals
 from safetensors.torch import save_file
 
 from faceage.errors import ConfigError, WeightsError
-from faceage.judges import LpipsJudge
-from faceage.judges import perceptual as module
+from faceage.evaluation.evaluators import LpipsJudge
+from faceage.evaluation.evaluators import perceptual as module
 
 # AlexNet's convolutions: number, channels, channels before, side, stride, padding.
 CONVOLUTIONS = (

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceage.judges import LpipsJudge, OnnxAgeJudge, open_identity_judge
-from faceage.metrics import kernel_distance, top1_retrieval
+from faceage.evaluation.evaluators import LpipsJudge, OnnxAgeJudge, open_identity_judge
+from faceage.evaluation.metrics import kernel_distance, top1_retrieval
 
 pytestmark = pytest.mark.skipif(
     not {"FACEAGE_TEST_JUDGES", "FACEAGE_TEST_DATA"} <= os.environ.keys(),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from faceage.ages import KNOTS
-from faceage.layers import (
+from faceage.models.layers import (
     AgeEmbedding,
     ConditionalBatchNorm2d,
     ModulatedBlock,

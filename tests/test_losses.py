@@ -8,8 +8,10 @@ from conftest import TINY
 from torch import Tensor, nn
 
 from faceage.ages import GROUPS, YEARS
-from faceage.discriminator import Discriminator
-from faceage.losses import (
+from faceage.models.discriminators import Discriminator
+from faceage.models.generator import FaceAgeModel, ModelConfig, inner_face
+from faceage.models.vgg import VggFeatures
+from faceage.training.losses import (
     LossWeights,
     PerceptualLoss,
     Sight,
@@ -20,8 +22,6 @@ from faceage.losses import (
     generator_loss,
     masked_l1,
 )
-from faceage.model import FaceAgeModel, ModelConfig, inner_face
-from faceage.vgg import VggFeatures
 
 
 def _step(count: int = 4, side: int = 32) -> Step:

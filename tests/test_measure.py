@@ -16,10 +16,10 @@ from stand_ins import (
 )
 
 from faceage.distributed import Processes
-from faceage.evaluate import measure
-from faceage.evaluate.inputs import LabelledInputs
-from faceage.evaluate.measure import Judges, Measurer, Plan, inner_sharpness, picture_mask
-from faceage.evaluate.systems import Aged
+from faceage.evaluation import measure
+from faceage.evaluation.inputs import LabelledInputs
+from faceage.evaluation.measure import Judges, Measurer, Plan, inner_sharpness, picture_mask
+from faceage.evaluation.systems import Aged
 
 ALONE = Processes(0, 1, CPU)
 ALL = Judges(BrightnessJudge(), AngleJudge(), LevelJudge())

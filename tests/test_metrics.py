@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faceage.metrics import (
+from faceage.evaluation.metrics import (
     accuracy,
     bootstrap_interval,
     calibration,
@@ -11,14 +11,13 @@ from faceage.metrics import (
     frechet_distance,
     kernel_distance,
     laplacian_variance,
-    lightness,
     masked_absolute_error,
     mean_absolute_error,
     monotone_share,
     rank_correlation,
-    skin_colours,
     top1_retrieval,
 )
+from faceage.imaging.skin import lightness, skin_colours
 
 
 def test_accuracy() -> None:

@@ -9,8 +9,8 @@ from conftest import TINY
 from torch import Tensor, nn
 
 from faceage.ages import GROUP_STARTS, YEARS
-from faceage.discriminator import Discriminator
-from faceage.model import (
+from faceage.models.discriminators import Discriminator
+from faceage.models.generator import (
     MAX_FLOW,
     Change,
     Decomposition,

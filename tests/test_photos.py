@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageSequence, JpegImagePlugin
 
-from faceage import photos
+from faceage import files
+from faceage.imaging import photos
 from faceage.errors import OutputError, PhotoError
-from faceage.photos import (
+from faceage.files import write_file
+from faceage.imaging.photos import (
     Photo,
     as_photo,
     find_photos,
     open_photo,
     result_suffix,
     save_photo,
-    write_file,
 )
 
 TAG = ExifTags.Base
@@ -470,13 +471,13 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "o.bin"
-    move = photos._move_without_overwriting
+    move = files._rename_without_overwriting
 
     def appear_first(source: Path, path: Path) -> None:
         target.write_bytes(b"precious")
         move(source, path)
 
-    monkeypatch.setattr(photos, "_move_without_overwriting", appear_first)
+    monkeypatch.setattr(files, "_rename_without_overwriting", appear_first)
     with pytest.raises(OutputError, match="exists already"):
         write_file(target, b"new")
     assert target.read_bytes() == b"precious"
@@ -487,7 +488,7 @@ def test_writing_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def no_links(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(photos.os, "link", no_links)
+    monkeypatch.setattr(files.os, "link", no_links)
     assert write_file(tmp_path / "o.bin", b"new").read_bytes() == b"new"
     with pytest.raises(OutputError, match="exists already"):
         write_file(tmp_path / "o.bin", b"newer")
@@ -518,7 +519,7 @@ def test_nothing_is_left_of_a_failed_write(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", disk_full)
-    monkeypatch.setattr(photos, "_move_without_overwriting", disk_full)
+    monkeypatch.setattr(files, "_rename_without_overwriting", disk_full)
     with pytest.raises(OutputError, match="No space left"):
         save_photo(Photo(picture()), picture(), tmp_path / "o.png", force=force)
     assert list(tmp_path.iterdir()) == []

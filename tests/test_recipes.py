@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from faceage.errors import ConfigError
-from faceage.losses import LossWeights
-from faceage.model import ModelConfig
-from faceage.recipes import RECIPES, TrainConfig, cost, make_config, to_dict
+from faceage.models.generator import ModelConfig
+from faceage.training.config import RECIPES, TrainConfig, cost, make_config, to_dict
+from faceage.training.losses import LossWeights
 
 
 def _config(recipe: str = "compact", *settings: str, **changes: object) -> TrainConfig:
@@ -247,7 +247,7 @@ def test_values_in_range(setting: str) -> None:
 def test_every_size_that_passes_the_check_runs() -> None:
     import torch
 
-    from faceage.model import FaceAgeModel
+    from faceage.models.generator import FaceAgeModel
 
     for size, classifier_size, width in ((32, 32, 16), (64, 160, 48)):
         settings = [f"model.size={size}", f"model.classifier_size={classifier_size}"]

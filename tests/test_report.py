@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceage import report
 from faceage.ages import GROUP_NAMES
+from faceage.imaging import drawing as report
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 

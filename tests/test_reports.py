@@ -12,11 +12,11 @@ from evaluation_data import GROUPS, figure, figures, full_report, sheets, sparse
 from rich.console import Console
 
 from faceage.ages import GROUP_NAMES
-from faceage.evaluate.reports import formats, html, markdown, terminal_tables
-from faceage.evaluate.reports.charts import Curve, Point, confusion_chart, control_chart
-from faceage.evaluate.reports.content import sections
-from faceage.evaluate.reports.formats import DASH
-from faceage.evaluate.reports.tables import Heading, Row, Table, finished
+from faceage.evaluation.reports import formats, html, markdown, terminal_tables
+from faceage.evaluation.reports.charts import Curve, Point, confusion_chart, control_chart
+from faceage.evaluation.reports.content import sections
+from faceage.evaluation.reports.formats import DASH
+from faceage.evaluation.reports.tables import Heading, Row, Table, finished
 
 VOID = {"br", "hr", "img", "input", "link", "meta"}
 

@@ -11,7 +11,7 @@ import pytest
 from evaluation_data import full_report, sheets, sparse_report
 from PIL import Image
 
-from faceage.evaluate.reports import html
+from faceage.evaluation.reports import html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from faceage.data import Faces
+from faceage.data.datasets import Faces
+from faceage.data.sampling import InfiniteSampler, Lookalikes, draw_weights
 from faceage.errors import DataError
-from faceage.sampling import InfiniteSampler, Lookalikes, draw_weights
 
 
 def _faces(groups: list[int], weights: list[float], sharp: list[float]) -> Faces:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from stand_ins import BrightnessJudge, make_dataset, open_inputs, stub_system
 
-from faceage.evaluate.ageing import Sent
-from faceage.evaluate.measure import Plan
-from faceage.evaluate.sheets import cases_sheet, extremes, people_sheet, sheet_ages, spread
-from faceage.evaluate.systems import Weights
+from faceage.evaluation.ageing import Sent
+from faceage.evaluation.measure import Plan
+from faceage.evaluation.sheets import cases_sheet, extremes, people_sheet, sheet_ages, spread
+from faceage.evaluation.systems import Weights
 
 
 def sent(ages: list, targets: list[float], judged: list) -> Sent:
@@ -91,7 +91,7 @@ def test_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def note(rows, columns=(), labels=(), *, captions=(), title=""):
         said.append((rows, list(columns), list(labels), [list(c) for c in captions], title))
 
-    monkeypatch.setattr("faceage.evaluate.sheets.contact_sheet", note)
+    monkeypatch.setattr("faceage.evaluation.sheets.contact_sheet", note)
     people_sheet(stub_system(), inputs, np.array([0, 2]), [0.0, 40.0], BrightnessJudge())
     rows, columns, labels, captions, title = said[-1]
     assert [[int(face[0, 0, 0]) for face in row] for row in rows] == [[10, 10, 61], [30, 30, 81]]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import faceage
-from faceage import weights
-from faceage.ager import FaceAger
-from faceage.photos import as_photo
+from faceage import hub
+from faceage.api import FaceAger
+from faceage.imaging.photos import as_photo
 
-SHIPPED = weights.packaged_dir() / weights.REGISTRY[weights.DEFAULT].file
+SHIPPED = hub.packaged_dir() / hub.REGISTRY[hub.DEFAULT].file
 pytestmark = pytest.mark.skipif(not SHIPPED.exists(), reason="no weights have been trained yet")
 
 
@@ -21,12 +21,12 @@ def ager() -> FaceAger:
 
 
 def test_the_file_is_listed_intact_and_small() -> None:
-    assert {check.path.name: check.problem for check in weights.verify()}[SHIPPED.name] == ""
+    assert {check.path.name: check.problem for check in hub.verify()}[SHIPPED.name] == ""
     assert SHIPPED.stat().st_size < 40e6
 
 
 def test_the_file_says_where_it_comes_from() -> None:
-    metadata = weights.read_metadata(SHIPPED)
+    metadata = hub.read_metadata(SHIPPED)
     for key in ("config", "data", "images_seen", "figures", "licence", "recipe"):
         assert metadata.get(key), key
     assert json.loads(metadata["figures"])
@@ -35,7 +35,7 @@ def test_the_file_says_where_it_comes_from() -> None:
 
 
 def test_the_model_card_is_there() -> None:
-    assert (weights.packaged_dir() / "README.md").stat().st_size > 1000
+    assert (hub.packaged_dir() / "README.md").stat().st_size > 1000
 
 
 def test_the_astronaut_is_an_adult(ager: FaceAger, astronaut: Path) -> None:

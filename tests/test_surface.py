@@ -8,7 +8,7 @@ import pytest
 import typer.main
 
 import faceage
-from faceage import ager, errors
+from faceage import api, errors
 from faceage.cli import app
 
 EXPORTED = [
@@ -84,7 +84,7 @@ def test_fields_of_results() -> None:
     def names(cls: type) -> list[str]:
         return [field.name for field in dataclasses.fields(cls)]
 
-    assert names(ager.Prediction) == [
+    assert names(api.Prediction) == [
         "age",
         "interval",
         "group",
@@ -92,8 +92,8 @@ def test_fields_of_results() -> None:
         "face",
         "number",
     ]
-    assert names(ager.Aged) == ["age", "pixels", "alpha", "crops", "faces", "numbers"]
-    assert all(hasattr(ager.Aged, name) for name in ("photo", "face", "crop"))
+    assert names(api.Aged) == ["age", "pixels", "alpha", "crops", "faces", "numbers"]
+    assert all(hasattr(api.Aged, name) for name in ("photo", "face", "crop"))
 
 
 def test_commands_and_options() -> None:

@@ -9,10 +9,10 @@ from conftest import TINY
 from PIL import Image
 from stand_ins import CPU, make_dataset, open_inputs, stub_system
 
-from faceage.ager import FaceAger
-from faceage.evaluate.systems import Crops, Weights, open_weights, resized, to_pixels
-from faceage.model import FaceAgeModel, ModelConfig
-from faceage.views import read_years
+from faceage.api import FaceAger
+from faceage.evaluation.systems import Crops, Weights, open_weights, resized, to_pixels
+from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.tta import read_years
 
 
 def crops(levels: list[int], ages: list[float]) -> Crops:

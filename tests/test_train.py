@@ -16,16 +16,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from faceage import train as training
 from faceage.checkpoints import load_state, load_weights, save_state, save_weights
+from faceage.data.sampling import Lookalikes
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, WeightsError
-from faceage.losses import LossWeights, Sight, discriminator_loss
-from faceage.model import FaceAgeModel
-from faceage.progress import Progress
-from faceage.recipes import TrainConfig
-from faceage.sampling import Lookalikes
-from faceage.train import Trainer, train
+from faceage.models.generator import FaceAgeModel
+from faceage.training import trainer as training
+from faceage.training.config import TrainConfig
+from faceage.training.logging import Progress
+from faceage.training.losses import LossWeights, Sight, discriminator_loss
+from faceage.training.trainer import Trainer, train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -428,7 +428,7 @@ def test_tensorboard_if_it_is_installed(
 
 def test_every_twenty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("faceage.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("faceage.training.logging.time.monotonic", lambda: clock[0])
     with Progress(100, tmp_path) as progress:
         for images_seen in (8, 16, 24, 32):
             progress.update(images_seen, {"G/age": torch.tensor(float(images_seen))})

@@ -6,7 +6,7 @@ import torchvision
 from torch import Tensor
 
 from faceage.errors import WeightsError
-from faceage.vgg import VggFeatures
+from faceage.models.vgg import VggFeatures
 
 
 def test_the_same_as_torchvision() -> None:

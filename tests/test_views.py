@@ -5,8 +5,8 @@ import torch
 from conftest import TINY
 from torch import Tensor, nn
 
-from faceage.model import FaceAgeModel, apply_change
-from faceage.views import decode_views, encode_views, year_distributions
+from faceage.models.generator import FaceAgeModel, apply_change
+from faceage.models.tta import decode_views, encode_views, year_distributions
 
 
 @pytest.fixture(scope="module")

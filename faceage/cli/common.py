@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from faceage.batch import say, unexpected
+from faceage.cli.batch import say, unexpected
 from faceage.errors import AgeError, ConfigError, FaceAgeError
 
 Photos = Annotated[

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from faceage import weights as weight_files
+from faceage import hub
 from faceage.ages import parse_ages
-from faceage.batch import say
+from faceage.cli.batch import say
 from faceage.cli.common import Device, Force, command
 from faceage.errors import ConfigError
 
@@ -72,11 +72,11 @@ def evaluate(
     pictures = _named_folders(images or ())
 
     from faceage.distributed import is_first
-    from faceage.evaluate import TARGETS, Judges, Options
-    from faceage.evaluate import evaluate as run
-    from faceage.evaluate.reports import terminal_tables
-    from faceage.judges import LpipsJudge, OnnxAgeJudge, open_identity_judge
-    from faceage.report import print_table
+    from faceage.evaluation.evaluators import LpipsJudge, OnnxAgeJudge, open_identity_judge
+    from faceage.evaluation.reports import terminal_tables
+    from faceage.evaluation.run import TARGETS, Judges, Options
+    from faceage.evaluation.run import evaluate as run
+    from faceage.imaging.drawing import print_table
 
     judges = Judges(
         OnnxAgeJudge(age_judge) if age_judge else None,
@@ -84,7 +84,7 @@ def evaluate(
         LpipsJudge(perceptual_judge) if perceptual_judge else None,
     )
     options = Options(targets or TARGETS, limit, sheet, seed, out, force, _typed())
-    models = weights or ([] if pictures else [weight_files.DEFAULT])
+    models = weights or ([] if pictures else [hub.DEFAULT])
     report = run(data, models, pictures, judges, options, device)
     if not is_first():
         return

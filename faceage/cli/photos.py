@@ -5,16 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from faceage import weights as weight_files
+from faceage import hub
 from faceage.ages import parse_ages
-from faceage.batch import (
+from faceage.cli.batch import (
     AgePlan,
     AlignPlan,
     Batch,
     check_distinct,
-    check_free,
-    make_folder,
-    parse_faces,
     result_path,
     without_results,
 )
@@ -29,6 +26,8 @@ from faceage.cli.common import (
     command,
 )
 from faceage.errors import ConfigError
+from faceage.faces.selection import parse_faces
+from faceage.files import check_free, make_folder
 
 
 @command
@@ -43,7 +42,7 @@ def predict(
     face: Faces = "all",
     detector: DetectorName = "yunet",
     min_score: MinScore = 0.6,
-    weights: Weights = weight_files.DEFAULT,
+    weights: Weights = hub.DEFAULT,
     device: Device = "auto",
     force: Force = False,
 ) -> int:
@@ -58,12 +57,12 @@ def predict(
         check_distinct({path: [result] for path, result in drawn.items()})
         make_folder(draw)
 
-    from faceage import report
+    from faceage.imaging import drawing
 
     rows: dict[str, list[dict[str, Any]]] = {}
     if batch.paths:
-        from faceage.ager import load
-        from faceage.jobs import predict_photo
+        from faceage.api import load
+        from faceage.cli.jobs import predict_photo
 
         ager = load(weights, device, detector, min_score)
 
@@ -74,11 +73,11 @@ def predict(
     flat = [row for found in rows.values() for row in found]
     flat += [{"file": name, "error": message} for name, message in batch.errors.items()]
     if as_json:
-        typer.echo(report.to_json(flat))
+        typer.echo(drawing.to_json(flat))
     elif as_csv:
-        typer.echo(report.to_csv(flat))
+        typer.echo(drawing.to_csv(flat))
     elif rows:
-        report.print_table(report.predictions_table(flat))
+        drawing.print_table(drawing.predictions_table(flat))
     return batch.report()
 
 
@@ -101,7 +100,7 @@ def age(
     face: Faces = "all",
     detector: DetectorName = "yunet",
     min_score: MinScore = 0.6,
-    weights: Weights = weight_files.DEFAULT,
+    weights: Weights = hub.DEFAULT,
     device: Device = "auto",
     force: Force = False,
 ) -> int:
@@ -115,8 +114,8 @@ def age(
     # Before the model is loaded: whoever runs a command twice should not wait to hear of it.
     batch.drop_failing(lambda path: check_free(plan.results(path), force))
     if batch.paths:
-        from faceage.ager import load
-        from faceage.jobs import age_photo
+        from faceage.api import load
+        from faceage.cli.jobs import age_photo
 
         ager = load(weights, device, detector, min_score)
 
@@ -145,8 +144,8 @@ def align(
     make_folder(out)
     check_free([plan.table], force)
     if batch.paths:
-        from faceage.ager import load_detector
-        from faceage.jobs import align_photo, write_aligned
+        from faceage.api import load_detector
+        from faceage.cli.jobs import align_photo, write_aligned
 
         finder = load_detector(detector, min_score)
         rows: list[dict[str, Any]] = []

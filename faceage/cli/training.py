@@ -36,7 +36,7 @@ def train(
     ] = False,
 ) -> None:
     """Train the model. The same command again resumes; torchrun uses several GPUs."""
-    from faceage.recipes import cost, make_config, to_dict
+    from faceage.training.config import cost, make_config, to_dict
 
     config = make_config(recipe, data, out, settings or (), images=images, vgg=vgg)
     if dry_run:
@@ -44,8 +44,8 @@ def train(
         typer.echo(json.dumps(to_dict(config) | {"cost": cost(config)}, indent=2))
         return
 
-    from faceage.ager import pick_device
-    from faceage.train import train as run
+    from faceage.api import pick_device
+    from faceage.training.trainer import train as run
 
     pick_device(device)  # a wrong name is a usage error
     typer.echo(str(run(config, device)))

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from faceage import weights as weight_files
-from faceage.batch import say
+from faceage import hub
+from faceage.cli.batch import say
 from faceage.cli.common import command
 from faceage.errors import WeightsError
 
@@ -20,7 +20,7 @@ def weights_list(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
     """Show the model files known by name, and which of them are here."""
-    files = weight_files.status()
+    files = hub.status()
     if as_json:
         rows = [{**asdict(f), "path": str(f.path) if f.path else None} for f in files]
         typer.echo(json.dumps(rows, indent=2))
@@ -36,13 +36,13 @@ def weights_list(
 def weights_info(
     name: Annotated[
         str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or a file.")
-    ] = weight_files.DEFAULT,
+    ] = hub.DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a model file says about itself: architecture, data, figures, licence."""
-    path = weight_files.find(name)
+    path = hub.find(name)
     info: dict[str, Any] = {"file": str(path), "size": path.stat().st_size}
-    info |= {"sha256": weight_files.file_sha256(path)} | weight_files.read_metadata(path)
+    info |= {"sha256": hub.file_sha256(path)} | hub.read_metadata(path)
     if as_json:
         typer.echo(json.dumps(info, indent=2))
         return
@@ -66,7 +66,7 @@ def weights_fetch(
             shown = percent // 10
             say(f"{name}: {received / 1e6:.1f} of {total / 1e6:.1f} MB")
 
-    typer.echo(str(weight_files.fetch(name, force=force, progress=progress)))
+    typer.echo(str(hub.fetch(name, force=force, progress=progress)))
 
 
 @weights_app.command("verify")
@@ -77,7 +77,7 @@ def weights_verify(
     ] = None,
 ) -> int:
     """Compare model files with the sha256 they should have."""
-    checks = weight_files.verify(name)
+    checks = hub.verify(name)
     if not checks:
         raise WeightsError("There are no model files here.", "Reinstall the package.")
     for check in checks:

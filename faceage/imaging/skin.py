@@ -1,0 +1,23 @@
+"""The color of the skin in FFHQ crops."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def skin_colours(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The colour of each face's skin: the median over cheeks and nose.
+
+    Args:
+        crops: (N,R,R,3) RGB FFHQ crops.
+
+    Returns:
+        (N,3) levels of 0-255.
+    """
+    side = crops.shape[1]
+    rows, columns = slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
+    return np.median(crops[:, rows, columns], (1, 2))
+
+
+def lightness(colours: NDArray) -> NDArray[np.float64]:
+    """Lightness in levels of 0-255, of (...,3) RGB; the weights of ITU-R BT.601."""
+    return colours @ np.array([0.299, 0.587, 0.114])

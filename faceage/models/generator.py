@@ -1,0 +1,345 @@
+"""The generator's networks: encoder, attention decomposition, age classifier, decoder.
+
+"Facial Age Classification and Synthesis using Feature Decomposition" (Kim & Park, JBE 28(2),
+2023). Shapes stand on the right margin; `h = w = S / 8`, ages are years. This module knows
+nothing of files, devices, the command line or training.
+
+Where it departs from the paper, and why:
+- The decoder gives a change (colours and a smooth displacement) instead of a face. Identity and
+  sharpness then come from the photo itself, and the change can be applied at the photo's own
+  resolution; the displacement lets the shape of a head change, as it does in children.
+- The classifier gives a distribution over the years 0-100. Its sums over groups are the paper's
+  ten classes; its median is a numeric age.
+- The classifier reads the inner face at a finer scale than the synthesis: hair style, clothes and
+  background are not age, and wrinkles need pixels.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faceage.ages import GROUP_STARTS, YEARS
+from faceage.models.layers import (
+    AgeEmbedding,
+    ConditionalBatchNorm2d,
+    ModulatedBlock,
+    ResidualBlock,
+)
+
+# The inner face in an FFHQ crop, as shares of its side: the middle half, a little below the centre.
+INNER_TOP, INNER_LEFT, INNER_SIDE = 0.328125, 0.25, 0.5
+
+# A displacement of at most this share of the crop's half side.
+MAX_FLOW = 0.15
+
+# How far colours may change, next to light and shade. Wrinkles, folds and cheeks are shading; with
+# colours at its free disposal, the generator paints.
+COLOUR = 0.25
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture. Written into every weights file.
+
+    Attributes:
+        size: side S of the crops that are aged, px.
+        classifier_size: side of the inner face that the classifier reads, px.
+        width: channels after the stem; the features have 4 * width.
+        encoder_blocks: residual blocks of each of the encoder's two stages.
+        classifier_blocks: residual blocks of each of the classifier's two stages.
+        decoder_blocks: modulated blocks at the resolution of the features.
+        decomposition: split the features by attention and classify the age part. False gives
+            RAGAN: the decoder sees all features, there is no classifier, and the modulation is
+            told the source age.
+    """
+
+    size: int = 256
+    classifier_size: int = 128
+    width: int = 64
+    encoder_blocks: int = 2
+    classifier_blocks: int = 2
+    decoder_blocks: int = 3
+    decomposition: bool = True
+
+    @classmethod
+    def compact(cls, **changes: object) -> "ModelConfig":
+        """128 px and narrow: trains and runs on two CPU cores."""
+        defaults: dict = dict(
+            size=128,
+            classifier_size=96,
+            width=32,
+            encoder_blocks=1,
+            decoder_blocks=1,
+        )
+        return cls(**(defaults | changes))
+
+    @property
+    def channels(self) -> int:
+        """Channels C of the features."""
+        return 4 * self.width
+
+    @property
+    def classifier_crop(self) -> int:
+        """Side of the FFHQ crop whose inner face has `classifier_size` px."""
+        return round(self.classifier_size / INNER_SIDE)
+
+
+class Decomposed(NamedTuple):
+    """An encoded face: what is not age, what is, and the fine detail for the last decoder layer."""
+
+    identity: Tensor  # N,C,h,w
+    age_features: Tensor  # N,C,h,w
+    detail: Tensor  # N,12,S/2,S/2
+
+    def select(self, index: Tensor) -> "Decomposed":
+        """The encoded faces at `index`, repeats allowed: encode once, decode many ages."""
+        return Decomposed(*(part[index] for part in self))
+
+
+class Change(NamedTuple):
+    """What ageing does to a face, at any resolution: move, then add."""
+
+    residual: Tensor  # N,3,S,S in [-2, 2]
+    flow: Tensor  # N,2,h,w: where each place takes its content from, in half sides
+
+
+class Encoder(nn.Module):
+    """Faces -> features at an eighth of the resolution. Fully convolutional: any size goes."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.stem = nn.Sequential(
+            nn.Conv2d(12, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.stages = nn.Sequential(
+            *_stage(width, 2 * width, config.encoder_blocks),
+            *_stage(2 * width, 4 * width, config.encoder_blocks + 1),
+        )
+
+    def forward(self, detail: Tensor) -> Tensor:  # N,12,S/2,S/2 -> N,C,S/8,S/8
+        return self.stages(self.stem(detail))
+
+
+class Decomposition(nn.Module):
+    """The attention that splits features into what is age and what is not (MTLFace, CVPR 2021)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        pooled = channels * sum(bins * bins for bins in (1, 2, 3))
+        self.channel = nn.Sequential(
+            nn.Conv2d(pooled, channels // 16, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(channels // 16, channels, 1, bias=False),
+        )
+        self.channel_norm = nn.BatchNorm2d(channels)
+        self.spatial = nn.Conv2d(2, 1, 7, 1, 3, bias=False)
+        self.spatial_norm = nn.BatchNorm2d(1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:  # N,C,h,w -> two of N,C,h,w
+        average = self._pyramid(F.adaptive_avg_pool2d, features)
+        largest = self._pyramid(F.adaptive_max_pool2d, features)
+        channel = self.channel_norm(self.channel(average) + self.channel(largest)).sigmoid()
+        summary = torch.cat(
+            [features.amax(1, keepdim=True), features.mean(1, keepdim=True)], dim=1
+        )  # N,2,h,w
+        spatial = self.spatial_norm(self.spatial(summary)).sigmoid()
+        age_features = features * (0.5 * (channel + spatial))
+        return features - age_features, age_features
+
+    @staticmethod
+    def _pyramid(pool, features: Tensor) -> Tensor:  # N,C,h,w -> N,14C,1,1
+        return torch.cat([pool(features, bins).flatten(1) for bins in (1, 2, 3)], 1)[
+            ..., None, None
+        ]
+
+
+class AgeClassifier(nn.Module):
+    """Age features -> logits over the years 0-100."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels = config.channels
+        self.stages = nn.Sequential(
+            *_stage(channels, 2 * channels, config.classifier_blocks),
+            *_stage(2 * channels, 4 * channels, config.classifier_blocks - 1),
+        )
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(4 * channels, YEARS)
+
+    def forward(self, age_features: Tensor) -> Tensor:  # N,C,h,w -> N,101
+        return self.head(self.dropout(self.stages(age_features).mean((2, 3))))
+
+
+class AgeFeatureCNN(nn.Module):
+    """Identity and target age -> the modulation of every decoder layer (conditional batch norm)."""
+
+    def __init__(self, config: ModelConfig, modulation_channels: int) -> None:
+        super().__init__()
+        channels = config.channels
+        # RAGAN is told both ages; with the decomposition the source age is not needed.
+        condition = channels * (1 if config.decomposition else 2)
+        self.embedding = AgeEmbedding(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, 2, 1)
+        self.norm1 = ConditionalBatchNorm2d(channels, condition)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 2, 1)
+        self.norm2 = ConditionalBatchNorm2d(channels, condition)
+        self.head = nn.Linear(channels + condition, modulation_channels)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, identity: Tensor, target_age: Tensor, source_age: Tensor | None) -> Tensor:
+        condition = self.embedding(target_age)
+        if source_age is not None:
+            condition = torch.cat([condition, self.embedding(source_age)], 1)
+        x = F.relu(self.norm1(self.conv1(identity), condition))
+        x = F.relu(self.norm2(self.conv2(x), condition))
+        return self.head(torch.cat([x.mean((2, 3)), condition], 1))
+
+
+class Decoder(nn.Module):
+    """Identity, modulated at every layer -> the change that makes the face its target age."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.blocks = nn.ModuleList(
+            [ModulatedBlock(4 * width, 4 * width) for _ in range(config.decoder_blocks)]
+        )
+        self.flow = nn.Conv2d(4 * width, 2, 3, 1, 1)
+        self.narrow1 = nn.Conv2d(4 * width, 2 * width, 1)
+        self.middle = ModulatedBlock(2 * width, 2 * width)  # at S/4
+        self.narrow2 = nn.Conv2d(2 * width, width, 1)
+        self.detail = nn.Conv2d(12, width, 3, 1, 1)  # at S/2
+        self.last = ModulatedBlock(width, width)
+        self.narrow3 = nn.Conv2d(width, width // 2, 1)
+        self.residual = nn.Conv2d(width // 2, 3, 3, 1, 1)  # at S
+        for head in (self.flow, self.residual):  # the change starts at zero
+            for parameter in head.parameters():
+                nn.init.zeros_(parameter)
+
+    @property
+    def modulation_channels(self) -> list[int]:
+        """How many numbers each modulated block takes, in order."""
+        return [block.modulation_channels for block in (*self.blocks, self.middle, self.last)]
+
+    def forward(self, identity: Tensor, detail: Tensor, modulation: Tensor) -> Change:
+        *coarse, middle, last = modulation.split(self.modulation_channels, dim=1)
+        x = identity  # N,C,S/8,S/8
+        for block, part in zip(self.blocks, coarse, strict=True):
+            x = block(x, part)
+        flow = MAX_FLOW * torch.tanh(self.flow(F.leaky_relu(x, 0.2)))
+        x = self.middle(_upsample(self.narrow1(x)), middle)  # N,C/2,S/4,S/4
+        x = _upsample(self.narrow2(x)) + self.detail(detail)  # N,C/4,S/2,S/2
+        x = self.last(x, last)
+        x = F.leaky_relu(_upsample(self.narrow3(x)), 0.2)  # N,C/8,S,S
+        residual = self.residual(x)
+        light = residual.mean(1, keepdim=True)
+        return Change(light + COLOUR * (residual - light), flow)
+
+
+class FaceAgeModel(nn.Module):
+    """The generator: ages faces and tells their age, from one shared encoder."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        if config.decomposition:
+            self.decomposition = Decomposition(config.channels)
+            self.classifier = AgeClassifier(config)
+        self.decoder = Decoder(config)
+        self.age_feature_cnn = AgeFeatureCNN(config, sum(self.decoder.modulation_channels))
+
+    def encode(self, faces: Tensor) -> Decomposed:  # N,3,S,S in [-1, 1]
+        """Encode faces once; `decode` then takes them to as many ages as wanted."""
+        detail = F.pixel_unshuffle(faces, 2)
+        features = self.encoder(detail)
+        if not self.config.decomposition:
+            return Decomposed(features, torch.zeros_like(features), detail)
+        identity, age_features = self.decomposition(features)
+        return Decomposed(identity, age_features, detail)
+
+    def decode(
+        self, encoded: Decomposed, target_age: Tensor, source_age: Tensor | None = None
+    ) -> Change:
+        """The change that takes encoded faces to `target_age`.
+
+        Args:
+            encoded: N faces from `encode`.
+            target_age: (N,) years.
+            source_age: (N,) years; only, and always, without the decomposition (RAGAN).
+        """
+        modulation = self.age_feature_cnn(encoded.identity, target_age, source_age)
+        return self.decoder(encoded.identity, encoded.detail, modulation)
+
+    def age_logits(self, faces: Tensor, zoom: float = 1.0) -> Tensor:  # N,3,R,R -> N,101
+        """Logits over the years 0-100, from FFHQ crops in [-1, 1].
+
+        Args:
+            faces: crops, best at R = `config.classifier_crop`.
+            zoom: above 1 the classifier looks closer.
+        """
+        inner = inner_face(faces, self.config.classifier_size, zoom)
+        return self.classifier(self.encode(inner).age_features)
+
+
+def apply_change(
+    faces: Tensor, change: Change, resampling: str = "bilinear"
+) -> Tensor:  # N,3,R,R -> N,3,R,R in [-1, 1]
+    """Apply a change to the faces it was made for, at any resolution R.
+
+    Args:
+        faces: crops in [-1, 1]; R may differ from the model's S.
+        change: N changes; one face is broadcast to many changes by the caller.
+        resampling: how moved content is read: "bilinear", or "bicubic", slower and sharper.
+    """
+    side = faces.shape[-1]
+    flow = F.interpolate(change.flow.float(), side, mode="bicubic", align_corners=False)
+    axis = (torch.arange(side, device=faces.device, dtype=torch.float32) * 2 + 1) / side - 1
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))  # 2,R,R
+    grid = (grid + flow).permute(0, 2, 3, 1)
+    moved = F.grid_sample(faces.float(), grid, resampling, "border", align_corners=False)
+    residual = change.residual.float()
+    if residual.shape[-1] != side:
+        residual = F.interpolate(
+            residual, side, mode="bicubic", align_corners=False, antialias=True
+        )
+    return (moved + residual).clamp(-1, 1)
+
+
+def inner_face(faces: Tensor, size: int, zoom: float = 1.0) -> Tensor:  # N,3,R,R -> N,3,size,size
+    """The middle half of FFHQ crops (less at a higher zoom), resized to `size` px."""
+    side = faces.shape[-1]
+    inner = round(side * INNER_SIDE / zoom)
+    top = round(side * (INNER_TOP + INNER_SIDE / 2) - inner / 2)
+    left = round(side * (INNER_LEFT + INNER_SIDE / 2) - inner / 2)
+    window = faces[..., top : top + inner, left : left + inner]
+    if inner == size:
+        return window
+    return F.interpolate(window, size, mode="bilinear", align_corners=False, antialias=inner > size)
+
+
+def group_log_probabilities(logits: Tensor) -> Tensor:  # N,101 -> N,10
+    """Log-probabilities of the ten age groups: the sums of their years' probabilities."""
+    log_p = logits.float().log_softmax(1)
+    stops = (*GROUP_STARTS[1:], YEARS)
+    parts = [log_p[:, a:b].logsumexp(1) for a, b in zip(GROUP_STARTS, stops, strict=True)]
+    return torch.stack(parts, 1)
+
+
+def expected_age(logits: Tensor) -> Tensor:  # N,101 -> (N,) years
+    """The mean of the distribution over years."""
+    years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
+    return logits.float().softmax(1) @ years
+
+
+def _stage(channels_in: int, channels_out: int, blocks: int) -> list[nn.Module]:
+    rest = [ResidualBlock(channels_out, channels_out) for _ in range(blocks - 1)]
+    return [ResidualBlock(channels_in, channels_out, stride=2), *rest]
+
+
+def _upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

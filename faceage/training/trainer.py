@@ -1,0 +1,427 @@
+"""Training: the one loop. It runs alone or under torchrun.
+
+The clock is images seen, summed over all processes. The randomness of a step is a function of
+(seed, rank, images seen), so the same command again resumes and gives the same result.
+"""
+
+import copy
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from faceage import distributed
+from faceage.ages import GROUPS
+from faceage.checkpoints import (
+    BatchNorm,
+    load_state,
+    load_weights,
+    read_tensors,
+    recalibrate,
+    save_state,
+    save_weights,
+)
+from faceage.data import augmentation
+from faceage.data.datasets import Dataset, Faces, decode, open_dataset
+from faceage.data.sampling import InfiniteSampler, Lookalikes, draw_weights
+from faceage.errors import ConfigError, DataError, WeightsError
+from faceage.models.discriminators import AnyDiscriminator, make_discriminator
+from faceage.models.generator import FaceAgeModel
+from faceage.models.vgg import VggFeatures
+from faceage.training import preview
+from faceage.training.config import TrainConfig, to_dict
+from faceage.training.logging import Progress
+from faceage.training.losses import (
+    PerceptualLoss,
+    Sight,
+    Step,
+    Terms,
+    age_loss,
+    discriminator_loss,
+    generator_loss,
+)
+
+LICENCE = (
+    "Weights for non-commercial research only, as are the faces they were trained on (UTKFace: "
+    "non-commercial research; FFHQ: CC BY-NC-SA 4.0; All-Age-Faces, CIPLAB: research). Code: MIT."
+)
+STATE, WEIGHTS = "state.pt", "weights.safetensors"
+CALIBRATION_BATCHES = 24
+OLDEST = 95  # years; up to which faces are sent
+MEMORY = 2048  # faces that the discriminator remembers
+# Where things lie on this machine is nobody else's business, and may change.
+_PATHS = ("data", "out", "vgg", "weights")
+CHANGEABLE = (*_PATHS, "images", "save_minutes")  # a run may go on with other values of these
+
+_Placed = TypeVar("_Placed", Tensor, FaceAgeModel, VggFeatures, AnyDiscriminator)
+
+
+def train(config: TrainConfig, device: str = "auto") -> Path:
+    """Train, or go on training, until `config.images` have been seen.
+
+    Returns:
+        The exported weights file.
+
+    Raises:
+        ConfigError: contradicting options, or a run directory of other options.
+        DataError: the dataset is missing or malformed.
+    """
+    processes = distributed.start(device)
+    try:
+        config.check(processes.count)
+        return Trainer(config, processes).run()
+    finally:
+        distributed.stop()
+
+
+class Trainer:
+    """The networks, optimisers and data of one run, and its loop."""
+
+    def __init__(self, config: TrainConfig, processes: distributed.Processes) -> None:
+        self.config, self.processes = config, processes
+        self.device = processes.device
+        self.images_seen = 0
+        self.progress = Progress(config.images, config.out if processes.is_first else None)
+        torch.manual_seed(config.seed)
+        model = load_weights(config.weights)[0] if config.weights else FaceAgeModel(config.model)
+        if config.weights and model.config != config.model:
+            raise ConfigError(f"{config.weights} is of another architecture.", "Match model.*")
+        self.model = self._place(model).requires_grad_(True)
+        self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
+        if processes.count > 1 and self.device.type == "cuda":
+            # Not the averaged model: it is measured by one process, which would wait for the rest.
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        self.perceptual: PerceptualLoss | None = None
+        if config.vgg:
+            features = self._place(VggFeatures(read_tensors(config.vgg)))
+            self.perceptual = PerceptualLoss(features) if config.losses.perceptual else None
+        self._age_views = partial(augmentation.robust_views, size=config.model.classifier_size)
+        discriminator = make_discriminator(
+            config.model,
+            features if config.projected else None,
+            self.averaged if config.age_features else None,
+            augmentation.diff_augment if config.diff_augment else None,
+            self._age_views,
+        )
+        self.discriminator = self._place(discriminator)
+        # One update a batch never looks back.
+        remembered = MEMORY // config.batch_size if config.discriminator_updates > 1 else 1
+        self.memory = deque[Sight](maxlen=max(1, remembered))
+        learned = [p for part in _classifying(self.model) for p in part.parameters()]
+        known = {id(p) for p in learned}
+        rest = [p for p in self.model.parameters() if id(p) not in known]
+        decayed: dict[str, Any] = {"params": [p for p in learned if p.ndim > 1]}
+        others = {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0}
+        self.optimiser_warmup = torch.optim.AdamW(
+            [decayed, others], lr=config.lr_warmup, weight_decay=config.weight_decay
+        )
+        self.optimiser = torch.optim.Adam(
+            [
+                {"params": rest, "lr": config.lr},
+                {"params": learned, "lr": config.lr * config.lr_encoder},
+            ],
+            betas=(0.0, 0.99),
+        )
+        self.optimiser_discriminator = torch.optim.Adam(
+            self.discriminator.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99)
+        )
+        self._load_state()
+        side = max(config.model.size, config.model.classifier_crop)
+        self.dataset = open_dataset(config.data, "train")
+        self.faces = self._decode(self.dataset, side)
+        self.val = self._decode(self._val(), side)
+        self.lookalikes = Lookalikes(self.faces)
+        self.warmup_sampler = InfiniteSampler(draw_weights(self.faces, config.balance), config.seed)
+        self.sampler = InfiniteSampler(
+            draw_weights(self.faces, config.balance, config.sharpness), config.seed + 1
+        )
+
+    def run(self) -> Path:
+        """The loop."""
+        config = self.config
+        saved = time.monotonic()
+        with self.progress:
+            while self.images_seen < config.images:
+                self._seed()
+                in_warmup = self.images_seen < config.warmup_images
+                terms = self._warmup_step() if in_warmup else self._step()
+                count = config.warmup_batch if in_warmup else config.batch_size
+                self._average(count)
+                self.images_seen += count
+                self.progress.update(self.images_seen, terms)
+                if in_warmup and self.images_seen >= config.warmup_images:
+                    self._end_warmup()
+                if self.processes.decide(time.monotonic() - saved > 60 * config.save_minutes):
+                    self._save()
+                    saved = time.monotonic()
+            return self._save()
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _warmup_step(self) -> Terms:
+        config = self.config
+        count = config.warmup_batch // self.processes.count
+        rise = min(1.0, (self.images_seen + config.warmup_batch) / (0.05 * config.warmup_images))
+        fall = 0.5 + 0.5 * math.cos(math.pi * self.images_seen / config.warmup_images)
+        for group in self.optimiser_warmup.param_groups:
+            group["lr"] = config.lr_warmup * rise * fall
+        self.model.train()
+        index = self._draw(self.warmup_sampler, self.images_seen, count)
+        loss = self._classify(self.model, index)
+        self._update(self.optimiser_warmup, loss)
+        return {"G/age": loss.detach()}
+
+    def _step(self) -> Terms:
+        config = self.config
+        self.model.train()
+        if self._warmed_up:
+            # From here on the encoder sees inner and whole faces by turns, whose statistics differ:
+            # what the warm-up has measured stays.
+            for part in _classifying(self.model):
+                part.requires_grad_(config.lr_encoder > 0)
+                for norm in _norms(part):
+                    norm.eval()
+        seen = self.images_seen - config.warmup_images
+        index = self._draw(self.sampler, seen, config.batch_size // self.processes.count)
+        step = self._prepare(index)
+
+        self.discriminator.requires_grad_(False)
+        with self._autocast():
+            loss, terms, aged = generator_loss(
+                self.model,
+                self.averaged,
+                self.discriminator,
+                step,
+                config.losses,
+                self._age_views,
+                config.share,
+                self.perceptual,
+            )
+        if config.losses.age and config.lr_encoder and config.model.decomposition:
+            terms["age"] = self._classify(self.model, index)
+            loss = loss + config.losses.age * terms["age"]
+        self._update(self.optimiser, loss)
+
+        self.discriminator.requires_grad_(True)
+        with torch.no_grad(), self._autocast():
+            real = self.discriminator.see(step.real * step.shared_mask)
+        self.memory.append(Sight(real, aged, step.target_group, step.wrong_group))
+        lazy = config.losses.r1 > 0 and (seen // config.batch_size) % config.r1_interval == 0
+        for number in range(config.discriminator_updates):
+            # First on what is new, then on what is remembered: the same again would be learned by
+            # heart.
+            place = -1 if number == 0 else int(torch.randint(len(self.memory), ()))
+            with_r1 = config.r1_interval * (lazy and number == 0)
+            with self._autocast(enabled=not with_r1):
+                loss, terms_now = discriminator_loss(
+                    self.discriminator, self.memory[place], config.losses, with_r1
+                )
+            self._update(self.optimiser_discriminator, loss)
+            if number == 0:
+                terms_d = terms_now
+        named = {f"G/{k}": v for k, v in terms.items()} | {f"D/{k}": v for k, v in terms_d.items()}
+        return {name: value.detach() for name, value in named.items()}
+
+    def _prepare(self, index: Tensor) -> Step:
+        """Source faces, and for each a real lookalike of another age, drawn over all of life.
+
+        More of the early years, in which a face changes most.
+        """
+        targets = OLDEST * torch.rand(len(index), device=self.device) ** 1.5
+        real = self.lookalikes.draw(index, targets)
+        both, group = torch.cat([index, real]), self.faces.groups[real]
+        faces, mask = augmentation.whole_faces(
+            self.faces.images[both], self.faces.valid[both], self.config.model.size
+        )
+        (faces, real_faces), (mask, real_mask) = self._place(faces).chunk(2), mask.chunk(2)
+        return Step(
+            faces=faces,
+            mask=mask,
+            source_age=self.faces.ages[index],
+            target_age=self.faces.ages[real],
+            target_group=group,
+            wrong_group=(group + torch.randint_like(group, 1, GROUPS)) % GROUPS,
+            real=real_faces,
+            real_mask=real_mask,
+        )
+
+    def _classify(self, model: FaceAgeModel, index: Tensor) -> Tensor:
+        faces = self.faces
+        inner = augmentation.inner_faces(
+            faces.images[index], faces.valid[index], self.config.model.classifier_size
+        )
+        with self._autocast():
+            logits = model.classifier(model.encode(self._place(inner)).age_features)
+        return age_loss(logits, faces.ages[index], faces.groups[index], faces.exact[index])
+
+    def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        self.processes.average_gradients(parameters)
+        optimiser.step()
+
+    def _average(self, count: int) -> None:
+        """Move the averaged weights; the half-life grows with the run at first."""
+        half_life = min(self.config.ema_images, self.images_seen / 4 + 1)
+        with torch.no_grad():
+            pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
+            for average, value in pairs:
+                average.lerp_(value, 1 - 0.5 ** (count / half_life))
+
+    # -- averaged weights ----------------------------------------------------------------------
+
+    def _end_warmup(self) -> None:
+        """Go on from the averaged encoder and classifier, with statistics of their own."""
+
+        def run(index: Tensor) -> None:
+            self._classify(self.averaged, index)
+
+        self._recalibrate(self.averaged, _norms(*_classifying(self.averaged)), run)
+        self.model.load_state_dict(self.averaged.state_dict())
+
+    def _recalibrated(self) -> FaceAgeModel:
+        """A copy of the averaged model with batch statistics of its own, for use."""
+        model = copy.deepcopy(self.averaged)
+        in_warmup = self.images_seen < self.config.warmup_images
+
+        def run(index: Tensor) -> None:
+            if self.config.model.decomposition and (in_warmup or not self._warmed_up):
+                self._classify(model, index)
+            target = torch.rand(len(index), device=self.device) * OLDEST  # as users ask: any age
+            source = None if self.config.model.decomposition else self.faces.ages[index]
+            faces, _ = augmentation.whole_faces(
+                self.faces.images[index], self.faces.valid[index], self.config.model.size
+            )
+            with self._autocast():
+                model.decode(model.encode(self._place(faces)), target, source)
+
+        fixed = self._warmed_up and not in_warmup
+        norms = _norms(model.age_feature_cnn) if fixed else _norms(model)
+        self._recalibrate(model, norms, run)
+        return model
+
+    def _recalibrate(
+        self, model: FaceAgeModel, norms: list[BatchNorm], run: Callable[[Tensor], None]
+    ) -> None:
+        def batch(number: int) -> None:
+            torch.manual_seed(number)
+            # The same faces in every process, so that all go on with the same statistics.
+            run(self.sampler.batch(64 * number, 64).to(self.device))
+
+        model.eval()
+        recalibrate(norms, batch, CALIBRATION_BATCHES)
+
+    # -- results -------------------------------------------------------------------------------
+
+    def _save(self) -> Path:
+        """State, exported weights, a sheet of fixed people, and the figures on val."""
+        path = self.config.out / WEIGHTS
+        if not self.processes.is_first:
+            self.processes.wait()
+            return path
+        model = self._recalibrated()
+        figures = preview.classification(model, self.val)
+        self.progress.record(self.images_seen, figures)
+        save_weights(
+            path,
+            model,
+            {
+                "recipe": self.config.recipe,
+                "data": f"{self.dataset.name}, {len(self.dataset)} faces",
+                "images_seen": str(self.images_seen),
+                "figures": json.dumps(figures),
+                "licence": LICENCE,
+                "training": json.dumps(to_dict(self.config) | dict.fromkeys(_PATHS, "")),
+            },
+        )
+        sheet = preview.sample_sheet(model, self.val)
+        sheet.save(_made(self.config.out / "samples") / f"{self.images_seen:09d}.png")
+        save_state(
+            self.config.out / STATE,
+            {name: getattr(self, name).state_dict() for name in self._stateful}
+            | {"images_seen": self.images_seen, "config": to_dict(self.config)},
+        )
+        self.processes.wait()
+        return path
+
+    @property
+    def _stateful(self) -> list[str]:
+        optimisers = ["optimiser_warmup", "optimiser", "optimiser_discriminator"]
+        return ["model", "averaged", "discriminator", *optimisers]
+
+    def _load_state(self) -> None:
+        path = self.config.out / STATE
+        if not path.is_file():
+            return
+        state = load_state(path, self.device)
+        now, then = to_dict(self.config), state["config"]
+        changed = [k for k in now if k not in CHANGEABLE and now[k] != then.get(k)]
+        if changed:
+            raise ConfigError(
+                f"{path} was trained with other values of {', '.join(changed)}.",
+                "Give another --out, or the options it began with.",
+            )
+        try:
+            for name in self._stateful:
+                getattr(self, name).load_state_dict(state[name])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"{path} is of another version of faceage ({str(error).splitlines()[0]}).",
+                "Give another --out.",
+            ) from None
+        self.images_seen = state["images_seen"]
+
+    @property
+    def _warmed_up(self) -> bool:
+        return bool(self.config.warmup_images or self.config.weights)
+
+    # -- small things --------------------------------------------------------------------------
+
+    def _decode(self, dataset: Dataset, side: int) -> Faces:
+        with self.progress.task(f"decoding {dataset.name}", len(dataset)) as advance:
+            return decode(dataset, side, advance).to(self.device)
+
+    def _val(self) -> Dataset:
+        try:
+            return open_dataset(self.config.data, "val")
+        except DataError:
+            return self.dataset  # a dataset without a val set is looked at as it is
+
+    def _draw(self, sampler: InfiniteSampler, position: int, count: int) -> Tensor:
+        start = position + self.processes.rank * count
+        return sampler.batch(start, count).to(self.device)
+
+    def _seed(self) -> None:
+        seed = (self.config.seed * 1_000_003 + self.images_seen) * 1024 + self.processes.rank
+        torch.manual_seed(seed % 2**63)
+
+    def _place(self, what: _Placed) -> _Placed:
+        return what.to(self.device).to(memory_format=torch.channels_last)
+
+    def _autocast(self, enabled: bool = True) -> AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+
+def _classifying(model: FaceAgeModel) -> list[nn.Module]:
+    """The parts that the warm-up trains."""
+    if not model.config.decomposition:
+        return [model.encoder]
+    return [model.encoder, model.decomposition, model.classifier]
+
+
+def _norms(*parts: nn.Module) -> list[BatchNorm]:
+    return [m for part in parts for m in part.modules() if isinstance(m, BatchNorm)]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
