@@ -25,11 +25,11 @@ from faceage.imaging.photos import Photo, as_photo
 from faceage.models.generator import Change, Decomposed, FaceAgeModel, apply_change
 from faceage.models.tta import (
     CHUNK,
-    decode_views,
-    encode_views,
-    group_at,
-    read_years,
-    year_distributions,
+    decode_tta,
+    encode_tta,
+    nearest_group,
+    predict_distributions,
+    summarize_distribution,
 )
 
 GREY = (
@@ -225,7 +225,7 @@ class FaceAger:
         numbers, places = zip(*found, strict=True)
         side = self.model.config.size
         faces = self._tensor([crop_face(photo.pixels, face, side) for face in places])
-        views = encode_views(self.model, faces)
+        views = encode_tta(self.model, faces)
         changes = [self._decode(views, i, targets) for i in range(len(places))]
         sharp = [crop_face(photo.pixels, face, native_size(face)) for face in places]
         for i, age in enumerate(targets):
@@ -244,7 +244,7 @@ class FaceAger:
         parts = []
         for part in ages.split(CHUNK):
             index = torch.full((len(part),), face, device=self.device)
-            parts.append(decode_views(self.model, views, index, part))
+            parts.append(decode_tta(self.model, views, index, part))
         return Change(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def _levels(self, crop: np.ndarray, place: Face, change: Change) -> np.ndarray:
@@ -268,7 +268,7 @@ class FaceAger:
 
     def _years(self, crops: list[np.ndarray]) -> np.ndarray:
         """Distributions over whole years, (F,101), of uint8 crops (R,R,3)."""
-        return year_distributions(self.model, self._tensor(crops))
+        return predict_distributions(self.model, self._tensor(crops))
 
     def _tensor(self, crops: list[np.ndarray]) -> torch.Tensor:
         """uint8 crops (S,S,3) as faces (N,3,S,S) in [-1, 1]."""
@@ -291,11 +291,11 @@ def prediction_row(file: str, prediction: Prediction) -> dict[str, Any]:
 
 
 def _prediction(years: np.ndarray, face: Face, number: int) -> Prediction:
-    age, interval, sums = read_years(years)
+    age, interval, sums = summarize_distribution(years)
     return Prediction(
         age=age,
         interval=interval,
-        group=GROUP_NAMES[group_at(age)],
+        group=GROUP_NAMES[nearest_group(age)],
         probabilities={n: float(p) for n, p in zip(GROUP_NAMES, sums, strict=True)},
         face=face,
         number=number,

@@ -6,9 +6,9 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, ImageSequence, JpegImagePlugin
 
 from faceage import files
-from faceage.imaging import photos
 from faceage.errors import OutputError, PhotoError
 from faceage.files import write_file
+from faceage.imaging import photos
 from faceage.imaging.photos import (
     Photo,
     as_photo,

@@ -6,7 +6,7 @@ from conftest import TINY
 from torch import Tensor, nn
 
 from faceage.models.generator import FaceAgeModel, apply_change
-from faceage.models.tta import decode_views, encode_views, year_distributions
+from faceage.models.tta import decode_tta, encode_tta, predict_distributions
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def model() -> FaceAgeModel:
 def _aged(model: FaceAgeModel, faces: Tensor, age: float) -> Tensor:
     index = torch.arange(len(faces))
     ages = torch.full((len(faces),), age)
-    change = decode_views(model, encode_views(model, faces), index, ages)
+    change = decode_tta(model, encode_tta(model, faces), index, ages)
     return apply_change(faces, change)
 
 
@@ -39,8 +39,8 @@ def test_faces_are_picked_by_index(model: FaceAgeModel) -> None:
     torch.manual_seed(2)
     faces = torch.rand(3, 3, 32, 32) * 2 - 1
     ages = torch.tensor([5.0, 70.0])
-    picked = decode_views(model, encode_views(model, faces), torch.tensor([2, 2]), ages)
-    alone = decode_views(model, encode_views(model, faces[2:]), torch.tensor([0, 0]), ages)
+    picked = decode_tta(model, encode_tta(model, faces), torch.tensor([2, 2]), ages)
+    alone = decode_tta(model, encode_tta(model, faces[2:]), torch.tensor([0, 0]), ages)
     assert torch.allclose(picked.residual, alone.residual, atol=1e-5)
     assert torch.allclose(picked.flow, alone.flow, atol=1e-5)
 
@@ -48,7 +48,7 @@ def test_faces_are_picked_by_index(model: FaceAgeModel) -> None:
 def test_years_do_not_depend_on_the_mirror_and_sum_to_one(model: FaceAgeModel) -> None:
     torch.manual_seed(3)
     faces = torch.rand(2, 3, 64, 64) * 2 - 1
-    years = year_distributions(model, faces)
+    years = predict_distributions(model, faces)
     assert years.shape == (2, 101)
     assert years.sum(1) == pytest.approx([1, 1])
-    assert year_distributions(model, faces.flip(3)) == pytest.approx(years, abs=1e-5)
+    assert predict_distributions(model, faces.flip(3)) == pytest.approx(years, abs=1e-5)

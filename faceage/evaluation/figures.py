@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from faceage.ages import GROUP_NAMES, GROUPS, MIN_AGE, YEARS
 from faceage.evaluation import metrics
 from faceage.evaluation.inputs import Inputs
-from faceage.models.tta import group_at, read_years
+from faceage.models.tta import nearest_group, summarize_distribution
 
 Figure = dict[str, float] | None
 
@@ -102,8 +102,8 @@ def classification(
     Args:
         years: (N,101) distributions over whole years, of all inputs.
     """
-    ages = np.array([read_years(row)[0] for row in years])
-    told, true, exact = np.array([group_at(age) for age in ages]), inputs.groups, inputs.exact
+    ages = np.array([summarize_distribution(row)[0] for row in years])
+    told, true, exact = np.array([nearest_group(age) for age in ages]), inputs.groups, inputs.exact
     right, errors = told == true, np.where(exact, np.abs(ages - inputs.ages), np.nan)
     calibration = []
     for share in SHARES:

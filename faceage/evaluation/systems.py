@@ -18,7 +18,7 @@ from faceage.ages import MAX_AGE
 from faceage.checkpoints import load_weights
 from faceage.evaluation.inputs import Indices, Inputs, LabelledInputs
 from faceage.models.generator import FaceAgeModel, apply_change
-from faceage.models.tta import decode_views, encode_views, year_distributions
+from faceage.models.tta import decode_tta, encode_tta, predict_distributions
 
 _NOT_TOLD = ("config", "figures")
 
@@ -134,11 +134,11 @@ class Weights:
         As in photos, the change is made at the model's size and applied to the larger crop.
         """
         config, every = self.model.config, np.ones(len(faces), bool)
-        views = encode_views(self.model, self._tensor(resized(faces.images, config.size)))
+        views = encode_tta(self.model, self._tensor(resized(faces.images, config.size)))
         crops, index = self._tensor(faces.images), torch.arange(len(faces), device=self.device)
         source = None if config.decomposition else self._years(faces.ages)
         for ages in targets:
-            change = decode_views(self.model, views, index, self._years(ages), source)
+            change = decode_tta(self.model, views, index, self._years(ages), source)
             images = to_pixels(apply_change(crops, change, "bicubic"))
             yield Aged(images, faces.landmarks, every, every)
 
@@ -146,7 +146,7 @@ class Weights:
         if not self.model.config.decomposition:
             return None
         crops = inputs.crops(chosen, self.model.config.classifier_crop)
-        return year_distributions(self.model, self._tensor(crops))
+        return predict_distributions(self.model, self._tensor(crops))
 
     def _years(self, ages: NDArray[np.float64]) -> torch.Tensor:
         return torch.from_numpy(ages).float().clamp(max=MAX_AGE).to(self.device)

@@ -11,16 +11,16 @@ import torch
 from faceage.ages import GROUP_NAMES, MAX_AGE, MIN_AGE, YEARS, group_of
 from faceage.models.generator import Change, Decomposed, FaceAgeModel
 
-VIEW_ZOOMS = (0.92, 1.0, 1.07, 1.14)  # how close the classifier looks
+TTA_ZOOMS = (0.92, 1.0, 1.07, 1.14)  # how close the classifier looks
 CHUNK = 16  # faces at once; bounds the memory, not their number
 
 
-def encode_views(model: FaceAgeModel, faces: torch.Tensor) -> Decomposed:  # N,3,S,S -> 2N
-    """Faces and, behind them, their mirror images, encoded for `decode_views`."""
+def encode_tta(model: FaceAgeModel, faces: torch.Tensor) -> Decomposed:  # N,3,S,S -> 2N
+    """Faces and, behind them, their mirror images, encoded for `decode_tta`."""
     return model.encode(torch.cat([faces, faces.flip(3)]))
 
 
-def decode_views(
+def decode_tta(
     model: FaceAgeModel,
     views: Decomposed,
     index: torch.Tensor,
@@ -32,7 +32,7 @@ def decode_views(
     What the model would do to one cheek only, it mostly does not mean.
 
     Args:
-        views: of N faces, from `encode_views`.
+        views: of N faces, from `encode_tta`.
         index: (M,) which of the N faces.
         target_age, source_age: (M,) years, as for `FaceAgeModel.decode`.
     """
@@ -47,7 +47,7 @@ def decode_views(
 
 
 @torch.inference_mode()
-def year_distributions(model: FaceAgeModel, faces: torch.Tensor) -> np.ndarray:
+def predict_distributions(model: FaceAgeModel, faces: torch.Tensor) -> np.ndarray:
     """Distributions over whole years, (N,101): the mean over a few views of each face.
 
     The views are the face and its mirror image, each a little closer and a little farther.
@@ -58,12 +58,12 @@ def year_distributions(model: FaceAgeModel, faces: torch.Tensor) -> np.ndarray:
     rows = []
     for part in faces.split(CHUNK):
         both = torch.cat([part, part.flip(3)])
-        views = torch.cat([model.age_logits(both, zoom) for zoom in VIEW_ZOOMS])
+        views = torch.cat([model.age_logits(both, zoom) for zoom in TTA_ZOOMS])
         rows.append(views.float().softmax(1).unflatten(0, (-1, len(part))).mean(0).cpu())
     return torch.cat(rows).double().numpy()
 
 
-def read_years(years: np.ndarray) -> tuple[float, tuple[float, float], np.ndarray]:
+def summarize_distribution(years: np.ndarray) -> tuple[float, tuple[float, float], np.ndarray]:
     """What a distribution over years (101,) says: age, interval, probabilities of the groups.
 
     The age is the median, which has the least absolute error; the interval the middle 80 %. The
@@ -76,7 +76,7 @@ def read_years(years: np.ndarray) -> tuple[float, tuple[float, float], np.ndarra
     return age, (low, high), sums
 
 
-def group_at(age: float) -> int:
+def nearest_group(age: float) -> int:
     """The group of a predicted age: that of the nearest whole year, as labels are whole years."""
     return group_of(math.floor(age + 0.5))
 
