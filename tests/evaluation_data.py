@@ -40,7 +40,7 @@ def full_report() -> dict[str, Any]:
         " --images HRFAE=results/hrfae --age-judge age-v1.onnx --out report",
         "data": {
             "name": "utkface-aaf",
-            "set": "val",
+            "set": "test",
             "faces": 1861,
             "groups": GROUPS,
             "by_gender": {"M": 902, "F": 959},
@@ -95,7 +95,7 @@ def sparse_report() -> dict[str, Any]:
         "schema": 2,
         "faceage": "0.2.0",
         "command": None,
-        "data": {"name": "few", "set": "val", "faces": 30, "groups": groups, "by_gender": {}},
+        "data": {"name": "few", "set": "test", "faces": 30, "groups": groups, "by_gender": {}},
         "options": {"limit": 300, "seed": 1, "crop": 256, "bands": [], "targets": [70.0]},
         "judges": {"age": None, "identity": None, "perceptual": None},
         "judged_unchanged": None,

@@ -87,7 +87,7 @@ def make_dataset(
             solid = np.full((256, 256, 3), level, np.uint8) if isinstance(level, int) else level
             Image.fromarray(solid).save(folder / f"{i}.png")
             known = ["", age] if isinstance(age, str) else [age, ""]
-            writer.writerow([f"{i}.png", "val", *known, "FM"[i % 2], valid, landmarks])
+            writer.writerow([f"{i}.png", "test", *known, "FM"[i % 2], valid, landmarks])
     return folder
 
 
@@ -96,7 +96,7 @@ LANDMARKS = "96 121 160 121 128 158 103 187 153 187"
 
 def open_inputs(folder: Path) -> LabelledInputs:
     """The val set of a folder."""
-    return LabelledInputs(open_dataset(folder, "val"))
+    return LabelledInputs(open_dataset(folder, "test"))
 
 
 def stub_system() -> Weights:

@@ -117,17 +117,38 @@ def test_csv_with_byte_order_mark(tmp_path: Path) -> None:
     assert open_dataset(root).samples[0].age == 5
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_split_by_hash_where_none_is_named(tmp_path: Path, split: str) -> None:
     names = [f"{i:05d}.png" for i in range(2000)]
     root = _folder(tmp_path / "some", "file,age\n" + "".join(f"{n},30\n" for n in names))
     files = {sample.file for sample in open_dataset(root, split).samples}
     assert files == {n for n in names if _hashed_set(n) == split}
-    assert len(files) == pytest.approx({"train": 1900, "val": 100}[split], abs=40)
+    assert len(files) == pytest.approx({"train": 1800, "val": 100, "test": 100}[split], abs=40)
 
 
 def test_the_hash_split_is_for_ever() -> None:
-    assert [i for i in range(100) if _hashed_set(f"{i}.png") == "val"] == [6, 33, 40, 68]
+    splits = [_hashed_set(f"{i}.png") for i in range(100)]
+    assert [i for i, split in enumerate(splits) if split == "val"] == [0, 6, 61, 65, 68, 69]
+    assert [i for i, split in enumerate(splits) if split == "test"] == [8, 33, 40, 42]
+
+
+def test_held_out_people_are_in_val_or_test_with_all_their_pictures(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.png,30,val,{i // 3}\n" for i in range(300))
+    root = _folder(tmp_path / "some", "file,age,set,person\n" + rows)
+    found = {
+        split: {int(s.file[:-4]) // 3 for s in open_dataset(root, split).samples}
+        for split in ("val", "test")
+    }
+    assert found["val"] | found["test"] == set(range(100))
+    assert not found["val"] & found["test"]
+    assert 35 <= len(found["val"]) <= 65
+
+
+def test_a_set_column_with_test_rows_is_taken_as_it_is(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.png,30,{'test' if i == 9 else 'val'}\n" for i in range(10))
+    root = _folder(tmp_path / "some", "file,age,set\n" + rows)
+    assert len(open_dataset(root, "val")) == 9
+    assert [s.file for s in open_dataset(root, "test").samples] == ["9.png"]
 
 
 # --- what a csv may get wrong ---------------------------------------------------------------------
@@ -272,10 +293,10 @@ def test_ffhq_aging(tmp_path: Path) -> None:
         ("images/68000/68999.png", 9, None, "F"),
     ]
     assert len(decode(train, 4)) == 3
-    (val,) = open_dataset(root, "val").samples
-    assert (val.file, val.group) == ("69000/69000.png", 5)
+    (held,) = _samples(root, "val") + _samples(root, "test")
+    assert (held.file, held.group) == ("69000/69000.png", 5)
     with pytest.raises(DataError, match=r"69000/69000\.png"):
-        decode(open_dataset(root, "val"), 4)
+        decode(open_dataset(root, "test"), 4)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +363,7 @@ def test_utkface(tmp_path: Path) -> None:
     for name in (*names, "notes.txt", "portrait.jpg", "abc_1_2.jpg", "5_7_1.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(_png())
-    found = _samples(tmp_path, "train") + _samples(tmp_path, "val")
+    found = [s for split in ("train", "val", "test") for s in _samples(tmp_path, split)]
     assert {(s.file, s.age, s.group, s.gender) for s in found} == {
         (names[0], 1.0, 0, "M"),
         (names[1], 116.0, 9, "F"),

@@ -343,7 +343,7 @@ def test_nothing_but_pictures() -> None:
 
 def test_keys_may_be_missing() -> None:
     model = {"name": "bare", "reconstruction": {"l1": figure(0.5, 0.1, 3)}}
-    report = {"data": {"name": "few", "set": "val", "faces": 3}, "models": [model]}
+    report = {"data": {"name": "few", "set": "test", "faces": 3}, "models": [model]}
     for text in outputs(report).values():
         assert "0.5000 (0.4000-0.6100)" in text
 

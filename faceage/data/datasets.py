@@ -3,11 +3,16 @@
 Three layouts, recognised by what lies in the folder:
 
 - `FolderWithCsv`: a csv with the columns `file` and `age` or `age_group`; optional `set`
-  (train|val), `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: what is picture), `sharp`,
-  `gender`, `source`, `landmarks` ("x y" of both eyes, nose and both corners of the mouth, px of a
-  256 px crop, image-left ones first), `zip`. Pictures lie in the folder or in zips beside the csv.
+  (train|val|test), `person`, `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: what is
+  picture), `sharp`, `gender`, `source`, `landmarks` ("x y" of both eyes, nose and both corners of
+  the mouth, px of a 256 px crop, image-left ones first), `zip`. Pictures lie in the folder or in
+  zips beside the csv.
 - `FfhqAging`: the csv of FFHQ-Aging and its pictures as `00000/00000.png` or `00000.png`.
 - `UtkFace`: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
+
+Held-out pictures are split in two by a hash of the person (of the file name where the person is
+unknown): `val`, for choices, and `test`, for reported figures. A `set` column that has `test` rows
+is taken as it is.
 """
 
 import csv
@@ -37,7 +42,7 @@ from faceage.errors import AgeError, DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MOST_YEARS = 130  # UTKFace has labels up to 116
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-VAL_SHARE = 0.05  # of the pictures, by a hash of the file name, where a dataset names no split
+HELD_OUT = 0.1  # fraction of the people, where a dataset names no split
 
 # What Pillow and zipfile raise for damaged, encrypted or oversized files.
 _UNREADABLE = (
@@ -153,7 +158,7 @@ def open_dataset(data: str | Path, split: str = "train") -> Dataset:
 
     Args:
         data: a folder, or a name: `ffhq-aging` stands for `$FACEAGE_DATA/ffhq-aging`.
-        split: "train" or "val".
+        split: "train", "val" or "test".
 
     Raises:
         DataError: no such dataset, no layout fits, or a csv lacks a column.
@@ -265,10 +270,15 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
             "A dataset's csv needs the columns file and age (or age_group).",
         )
     samples = []
+    has_test = any(row.get("set") == "test" for _, row in _rows(table))
     for line, row in _rows(table):
         if not row["file"]:
             raise DataError(f"{table}, line {line}: no file is named.", "Correct the row.")
-        if (row.get("set") or _hashed_set(row["file"])) != split:
+        person = row.get("person") or row["file"]
+        named = row.get("set") or ""
+        if named == "val" and not has_test:
+            named = _hashed_half(person)
+        if (named or _hashed_set(person)) != split:
             continue
         try:
             age = _number(row["age"], "age", MOST_YEARS) if row.get("age") else None
@@ -319,7 +329,8 @@ def _ffhq_aging(root: Path, table: Path, split: str) -> list[Sample]:
     for line, row in _rows(table):
         try:
             number = int(row["image_number"])
-            if ("train" if number < 69000 else "val") != split or not _clear_face(row):
+            own = "train" if number < 69000 else _hashed_half(str(number))
+            if own != split or not _clear_face(row):
                 continue
             group = parse_group(row["age_group"])
         except (KeyError, ValueError, TypeError, AgeError) as error:
@@ -374,10 +385,19 @@ def _utkface(names: list[str], split: str) -> list[Sample]:
     return samples
 
 
-def _hashed_set(file: str) -> str:
-    """A split that does not move when files come or go."""
-    share = int(hashlib.sha256(file.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
-    return "val" if share < VAL_SHARE else "train"
+def _hashed_set(person: str) -> str:
+    """The split of a person: it does not change when files are added or removed."""
+    return _hashed_half(person) if _hash(person) < HELD_OUT else "train"
+
+
+def _hashed_half(person: str) -> str:
+    """The held-out split of a person: "val" or "test"."""
+    return "val" if _hash(f"{person}/held-out") < 0.5 else "test"
+
+
+def _hash(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
 
 
 def _is_image(name: str) -> bool:

@@ -100,7 +100,7 @@ class Comparison:
             "command": None,
             "data": {
                 "name": inputs.dataset.name,
-                "set": "val",
+                "set": "test",
                 "faces": len(inputs),
                 "groups": np.bincount(inputs.groups, minlength=GROUPS).tolist(),
                 "by_gender": {g: int(here.sum()) for g, here in genders(inputs.genders).items()},

@@ -92,7 +92,7 @@ def evaluate(
     if not targets:
         raise ConfigError("There is no target age.", "Name one or more.")
     with _processes(device) as processes:
-        inputs = LabelledInputs(open_dataset(data, "val"))
+        inputs = LabelledInputs(open_dataset(data, "test"))
         systems = _open(weights, pictures or {}, inputs, processes.device)
         if options.out:
             make_folder(options.out)
