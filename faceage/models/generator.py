@@ -259,6 +259,18 @@ class FaceAgeModel(nn.Module):
         self.decoder = Decoder(config)
         self.age_feature_cnn = AgeFeatureCNN(config, sum(self.decoder.modulation_channels))
 
+    def forward(
+        self, faces: Tensor, target_age: Tensor, source_age: Tensor | None = None
+    ) -> Tensor:  # N,3,S,S -> N,3,S,S in [-1, 1]
+        """The faces at their target ages: `encode`, `decode` and `apply_change` in one call.
+
+        Args:
+            faces: N,3,S,S in [-1, 1].
+            target_age: (N,) years.
+            source_age: (N,) years; required without the decomposition (RAGAN), else None.
+        """
+        return apply_change(faces, self.decode(self.encode(faces), target_age, source_age))
+
     def encode(self, faces: Tensor) -> Decomposed:  # N,3,S,S in [-1, 1]
         """Encode faces; `decode` then gives the change to any number of target ages."""
         detail = F.pixel_unshuffle(faces, 2)

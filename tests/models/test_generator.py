@@ -213,6 +213,35 @@ def test_the_flow_is_bounded(faces: Tensor) -> None:
     assert flow.max() == pytest.approx(MAX_FLOW)
 
 
+# --- forward --------------------------------------------------------------------------------------
+
+AGES = torch.tensor([5.0, 37.0, 70.0])
+
+
+def test_forward_gives_the_aged_faces(model: FaceAgeModel, faces: Tensor) -> None:
+    aged = model(faces, AGES)
+    assert torch.equal(aged, apply_change(faces, model.decode(model.encode(faces), AGES)))
+    assert aged.shape == faces.shape
+    assert (aged - faces).abs().amax((1, 2, 3)).min() > 0.01
+
+
+def test_forward_of_the_baseline_takes_the_source_age(faces: Tensor) -> None:
+    model = _randomised(ModelConfig(**{**TINY.__dict__, "decomposition": False}))
+    change = model.decode(model.encode(faces), AGES, AGES.flip(0))
+    assert torch.equal(model(faces, AGES, AGES.flip(0)), apply_change(faces, change))
+
+
+def test_the_model_can_be_exported(model: FaceAgeModel, faces: Tensor) -> None:
+    program = torch.export.export(model, (faces, AGES))
+    assert torch.allclose(program.module()(faces, AGES), model(faces, AGES), atol=1e-5)
+
+
+def test_the_model_can_be_traced_by_the_compiler(model: FaceAgeModel, faces: Tensor) -> None:
+    """In one graph; the backend that generates code is not tested."""
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.allclose(compiled(faces, AGES), model(faces, AGES), atol=1e-5)
+
+
 # --- apply_change ---------------------------------------------------------------------------------
 
 
