@@ -136,7 +136,7 @@ class Trainer:
         self.optimiser_discriminator = torch.optim.Adam(
             self.discriminator.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99)
         )
-        self._load_state()
+        self._resume()
         side = max(config.model.size, config.model.classifier_crop)
         self.dataset = open_dataset(config.data, "train")
         self.faces = self._decode(self.dataset, side)
@@ -330,10 +330,14 @@ class Trainer:
 
     def _save(self) -> Path:
         """Save the state, the exported weights, a sample sheet and the figures on the val set."""
+        self._save_state()
         path = self.config.out / WEIGHTS
-        if not self.processes.is_first:
-            self.processes.wait()
-            return path
+        if self.processes.is_first:
+            self._export(path)
+        self.processes.wait()
+        return path
+
+    def _export(self, path: Path) -> None:
         model = self._recalibrated()
         figures = preview.measure_accuracy(model, self.val)
         self.progress.record(self.images_seen, figures)
@@ -351,20 +355,50 @@ class Trainer:
         )
         sheet = preview.draw_samples(model, self.val)
         sheet.save(make_folder(self.config.out / "samples") / f"{self.images_seen:09d}.png")
-        save_state(
-            self.config.out / STATE,
-            {name: getattr(self, name).state_dict() for name in self._stateful}
-            | {"images_seen": self.images_seen, "config": to_dict(self.config)},
-        )
+
+    # -- state -----------------------------------------------------------------------------------
+
+    _STATEFUL = (
+        "model",
+        "ema",
+        "discriminator",
+        "optimiser_warmup",
+        "optimiser",
+        "optimiser_discriminator",
+    )
+
+    def _save_state(self) -> None:
+        """Save everything that resuming needs.
+
+        Every process but the first writes its own replay buffer to a file whose name contains
+        `images_seen`. The first then replaces the state, and the older files are removed: at any
+        time, the state and the replay buffers on disk belong together.
+        """
+        keep = self.config.discriminator_updates > 1
+        state: dict[str, Any] = {
+            "images_seen": self.images_seen,
+            "config": to_dict(self.config),
+            "replay_buffer": [b._asdict() for b in self.replay_buffer] if keep else [],
+        }
+        own = self._replay_path(self.images_seen)
+        if not self.processes.is_first:
+            save_state(own, state)
         self.processes.wait()
-        return path
+        if self.processes.is_first:
+            state["processes"] = self.processes.count
+            state |= {name: getattr(self, name).state_dict() for name in self._STATEFUL}
+            save_state(self.config.out / STATE, state)
+        self.processes.wait()
+        if not self.processes.is_first:
+            for path in self.config.out.glob(own.name.rpartition("-")[0] + "-*.pt"):
+                if path != own:
+                    path.unlink()
 
-    @property
-    def _stateful(self) -> list[str]:
-        optimisers = ["optimiser_warmup", "optimiser", "optimiser_discriminator"]
-        return ["model", "ema", "discriminator", *optimisers]
+    def _replay_path(self, images_seen: int) -> Path:
+        return self.config.out / f"replay-{self.processes.rank}-{images_seen:012d}.pt"
 
-    def _load_state(self) -> None:
+    def _resume(self) -> None:
+        """Load the state of the run directory, if there is one."""
         path = self.config.out / STATE
         if not path.is_file():
             return
@@ -377,14 +411,19 @@ class Trainer:
                 "Give another --out, or the same options.",
             )
         try:
-            for name in self._stateful:
+            for name in self._STATEFUL:
                 getattr(self, name).load_state_dict(state[name])
-        except (KeyError, ValueError, RuntimeError) as error:
+            self.images_seen = state["images_seen"]
+            if state["processes"] == self.processes.count:  # else the replay buffer starts empty
+                if not self.processes.is_first:
+                    state = load_state(self._replay_path(self.images_seen), self.device)
+                batches = (DiscriminatorBatch(**b) for b in state["replay_buffer"])
+                self.replay_buffer.extend(batches)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
                 f"{path} was written by another version of faceage ({str(error).splitlines()[0]}).",
                 "Give another --out.",
             ) from None
-        self.images_seen = state["images_seen"]
 
     @property
     def _warmed_up(self) -> bool:

@@ -5,7 +5,7 @@ import math
 import sys
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.models.generator import FaceAgeModel
 from faceage.training import trainer as training
-from faceage.training.config import TrainConfig
+from faceage.training.config import TrainConfig, make_config
 from faceage.training.logging import Progress
 from faceage.training.losses import DiscriminatorBatch, LossWeights, discriminator_loss
 from faceage.training.trainer import Trainer, train
@@ -221,6 +221,32 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         load_weights(make(n).out / "weights.safetensors")[0] for n in ("whole", "parts")
     )
     _assert_same(dict(whole.state_dict()), dict(parts.state_dict()))
+
+
+def test_the_shipped_recipe_resumes_exactly(
+    data: Path, tmp_path: Path, vgg: dict[str, Tensor]
+) -> None:
+    """The recipe `compact` with a tiny model, interrupted with two batches in the replay buffer."""
+    save_file(vgg, tmp_path / "vgg.safetensors")
+    small = [f"model.{name}={str(value).lower()}" for name, value in asdict(TINY).items()]
+
+    def run(out: str, images: int) -> TrainConfig:
+        lengths = ["warmup_images=16", "warmup_batch=8", "batch_size=8", f"images={images}"]
+        config = make_config(
+            "compact", str(data), tmp_path / out, small + lengths, vgg=tmp_path / "vgg.safetensors"
+        )
+        assert config.projected
+        assert config.age_features
+        assert config.discriminator_updates == 3
+        train(config, "cpu")
+        return config
+
+    whole = _state(run("whole", images=56))
+    run("parts", images=32)
+    assert len(_state(run("parts", images=32))["replay_buffer"]) == 2
+    parts = _state(run("parts", images=56))
+    assert len(parts["replay_buffer"]) == 5
+    _assert_same(whole, parts)
 
 
 def test_saving_does_not_change_the_run(make: Callable[..., TrainConfig]) -> None:

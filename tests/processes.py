@@ -1,0 +1,25 @@
+"""Starting Python programs, alone or in two processes under torchrun."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import faceage
+
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def run_python(*arguments: object) -> str:
+    """The output of Python in a separate process with one thread."""
+    root = str(Path(faceage.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
