@@ -17,7 +17,8 @@ from PIL import Image
 from faceage import hub
 from faceage.ages import GROUP_NAMES, check_age
 from faceage.checkpoints import load_weights
-from faceage.errors import ConfigError, NoFaceError, WeightsError
+from faceage.devices import pick_device
+from faceage.errors import NoFaceError, WeightsError
 from faceage.faces.alignment import Face, crop_face, face_mask, native_size, paste_change
 from faceage.faces.detection import MIN_SCORE, Detector, make_detector, no_face_error
 from faceage.faces.selection import parse_faces
@@ -134,28 +135,6 @@ def load_detector(name: str = "yunet", min_score: float = MIN_SCORE) -> Detector
     """
     needs_file = name in hub.REGISTRY
     return make_detector(name, min_score, hub.find(name) if needs_file else None)
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The torch device of a name; "auto" takes cuda, then mps, then cpu.
-
-    Raises:
-        ConfigError: unknown, or not on this machine.
-    """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(
-            f"Unknown device {name!r}.", "Use auto, cpu, cuda, cuda:N or mps."
-        ) from None
-    index = device.index or 0
-    here = {"cpu": 1, "cuda": torch.cuda.device_count() if cuda else 0, "mps": int(mps)}
-    if index >= here.get(device.type, 0):
-        raise ConfigError(f"There is no device {name!r} on this machine.", "Use --device auto.")
-    return device
 
 
 class FaceAger:
