@@ -11,7 +11,8 @@ from stand_ins import LANDMARKS, make_dataset
 from torch import Tensor, nn
 
 from faceage import distributed
-from faceage.distributed import Processes
+from faceage.distributed import OtherProcessError, Processes
+from faceage.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
 
@@ -32,14 +33,17 @@ def test_alone(monkeypatch: pytest.MonkeyPatch, parameters: list[nn.Parameter]) 
     def never(*_: object) -> None:
         raise AssertionError("one process does not communicate")
 
-    for name in ("all_reduce", "all_gather_object", "broadcast", "barrier"):
+    for name in ("all_reduce", "all_gather_object", "barrier"):
         monkeypatch.setattr(distributed.dist, name, never)
     alone = Processes(0, 1, CPU)
     before = [None if p.grad is None else p.grad.clone() for p in parameters]
     alone.average_gradients(parameters)
     alone.wait()
-    assert alone.decide(True)
-    assert not alone.decide(False)
+    assert alone.max(3, 0) == [3, 0]
+    with alone.share_errors():
+        pass
+    with pytest.raises(DataError, match="gone"), alone.share_errors():
+        raise DataError("gone")
     assert alone.is_first
     assert alone.gather("ours") == ["ours"]
     for value, grad in zip(parameters, before, strict=True):
@@ -61,14 +65,36 @@ def test_gradients_are_averaged(
     assert parameters[2].grad.tolist() == [20]
 
 
-@pytest.mark.parametrize("choice", [True, False])
-def test_the_first_process_decides(monkeypatch: pytest.MonkeyPatch, choice: bool) -> None:
-    def from_first(tensor: Tensor, source: int) -> None:
-        assert source == 0
-        tensor.fill_(int(choice))
+def test_max(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_other(tensor: Tensor, operation: object) -> None:
+        assert operation == distributed.dist.ReduceOp.MAX
+        tensor.copy_(torch.maximum(tensor, torch.tensor([1, 2])))
 
-    monkeypatch.setattr(distributed.dist, "broadcast", from_first)
-    assert Processes(1, 2, CPU).decide(not choice) is choice
+    monkeypatch.setattr(distributed.dist, "all_reduce", with_other)
+    assert Processes(1, 2, CPU).max(0, 15) == [1, 15]
+
+
+@pytest.mark.parametrize(
+    ("rank", "failed", "expected"),
+    [
+        (0, [True, True], DataError),
+        (1, [True, True], OtherProcessError),
+        (1, [False, True], DataError),
+        (0, [False, True], OtherProcessError),
+    ],
+)
+def test_one_process_reports_a_shared_error(
+    monkeypatch: pytest.MonkeyPatch, rank: int, failed: list[bool], expected: type[Exception]
+) -> None:
+    monkeypatch.setattr(Processes, "gather", lambda self, own: failed)
+
+    def work() -> None:
+        with Processes(rank, 2, CPU).share_errors():
+            if failed[rank]:
+                raise DataError("gone")
+
+    with pytest.raises(expected):
+        work()
 
 
 def test_gather(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +128,22 @@ def test_start_joins_torchruns_processes(monkeypatch: pytest.MonkeyPatch) -> Non
     processes = distributed.start("cpu")
     assert (processes.rank, processes.count, processes.is_first) == (3, 4, False)
     assert backends == ["gloo"]
+
+
+def test_start_outside_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of torchrun without a running torchrun: an error in one line."""
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="Start them with torchrun") as caught:
+        distributed.start("cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_start_on_a_device_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="abacus"):
+        distributed.start("abacus")
 
 
 # --- two real processes ---------------------------------------------------------------------------

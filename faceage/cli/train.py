@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from faceage.cli.batch import say
 from faceage.cli.common import Device, command
 
 
@@ -48,8 +49,17 @@ def train(
         typer.echo(json.dumps(to_dict(config) | {"cost": cost(config)}, indent=2))
         return
 
-    from faceage.api import pick_device
+    from faceage import distributed
+    from faceage.training.trainer import TrainingInterrupted
     from faceage.training.trainer import train as run
 
-    pick_device(device)  # a wrong name is a usage error
-    typer.echo(str(run(config, device)))
+    try:
+        path = run(config, device)
+    except TrainingInterrupted as interrupted:
+        if distributed.is_first():
+            say(str(interrupted))
+        raise typer.Exit(interrupted.exit_code) from None
+    except distributed.OtherProcessError:  # that process reports the error
+        raise typer.Exit(1) from None
+    if distributed.is_first():
+        typer.echo(str(path))

@@ -39,6 +39,7 @@ from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
 from faceage.training import preview
 from faceage.training.config import TrainConfig, to_dict
+from faceage.training.interruption import StopRequest, TrainingInterrupted
 from faceage.training.logging import Progress
 from faceage.training.losses import (
     DiscriminatorBatch,
@@ -74,11 +75,16 @@ def train(config: TrainConfig, device: str = "auto") -> Path:
     Raises:
         ConfigError: contradicting options, or a run directory with other options.
         DataError: the dataset is missing or malformed.
+        OutputError: the run directory cannot be written.
+        TrainingInterrupted: SIGINT or SIGTERM; the state is saved.
     """
     processes = distributed.start(device)
     try:
-        config.check(processes.count)
-        return Trainer(config, processes).run()
+        with processes.share_errors():
+            config.check(processes.count)
+            trainer = Trainer(config, processes)
+            make_folder(config.out)
+        return trainer.run()
     finally:
         distributed.stop()
 
@@ -151,7 +157,9 @@ class Trainer:
         """Run the training loop; returns the exported weights file."""
         config = self.config
         saved = time.monotonic()
-        with self.progress:
+        if self.images_seen:
+            self.progress.log(f"resumed at {self.images_seen} images")
+        with self.progress, StopRequest(insist=self.processes.count == 1) as stop:
             while self.images_seen < config.images:
                 self._seed()
                 in_warmup = self.images_seen < config.warmup_images
@@ -162,7 +170,14 @@ class Trainer:
                 self.progress.update(self.images_seen, terms)
                 if in_warmup and self.images_seen >= config.warmup_images:
                     self._end_warmup()
-                if self.processes.decide(time.monotonic() - saved > 60 * config.save_minutes):
+                due = time.monotonic() - saved > 60 * config.save_minutes
+                # Clocks differ: the first process decides when to save. A signal to one is for all.
+                save, signal_number = self.processes.max(
+                    due and self.processes.is_first, stop.signal_number
+                )
+                if signal_number:
+                    self._interrupt(signal_number)
+                if save:
                     self._save()
                     saved = time.monotonic()
             return self._save()
@@ -353,6 +368,8 @@ class Trainer:
                 "training": json.dumps(to_dict(self.config) | dict.fromkeys(_PATHS, "")),
             },
         )
+        # safetensors creates files that only their owner can read.
+        path.chmod((self.config.out / STATE).stat().st_mode)
         sheet = preview.draw_samples(model, self.val)
         sheet.save(make_folder(self.config.out / "samples") / f"{self.images_seen:09d}.png")
 
@@ -393,6 +410,15 @@ class Trainer:
             for path in self.config.out.glob(own.name.rpartition("-")[0] + "-*.pt"):
                 if path != own:
                     path.unlink()
+
+    def _interrupt(self, signal_number: int) -> None:
+        self.progress.log("interrupted: saving the state")
+        self._save_state()
+        raise TrainingInterrupted(
+            f"Interrupted; the state at {self.images_seen} images is saved in {self.config.out}. "
+            "The same command resumes the training.",
+            signal_number,
+        )
 
     def _replay_path(self, images_seen: int) -> Path:
         return self.config.out / f"replay-{self.processes.rank}-{images_seen:012d}.pt"

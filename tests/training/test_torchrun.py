@@ -1,18 +1,23 @@
 """Training in two processes that torchrun starts."""
 
 import hashlib
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import TINY
 from noise_dataset import write_noise
-from processes import TWO, run_python
+from processes import TWO, run_process, run_python
 
 from faceage.checkpoints import load_state, load_weights
 from faceage.training.config import TrainConfig
 from faceage.training.losses import LossWeights
 from faceage.training.trainer import Trainer
+
+RUNS = (("whole", 40), ("parts", 24), ("parts", 40), ("interrupted", 40))
 
 WORKER = """
 import sys
@@ -21,7 +26,7 @@ import torch
 sys.path[:0] = {folders!r}
 from faceage import distributed
 from faceage.training import trainer as training
-from test_torchrun import make_config, summarise
+from test_torchrun import interrupt_second, make_config, summarise
 torch.set_num_threads(1)
 training.CALIBRATION_BATCHES = 1
 processes = distributed.start("cpu")
@@ -29,7 +34,12 @@ for out, images in {runs!r}:
     config = make_config({data!r}, out, images)
     config.check(processes.count)
     trainer = training.Trainer(config, processes)
-    trainer.run()
+    if out.endswith("interrupted"):
+        interrupt_second(trainer)
+    try:
+        trainer.run()
+    except training.TrainingInterrupted as interrupted:
+        images = f"exit{{interrupted.exit_code}}"
     Path(f"{{out}}-{{images}}-{{processes.rank}}.txt").write_text(summarise(trainer))
 distributed.stop()
 """
@@ -53,6 +63,18 @@ def make_config(data: str, out: str, images: int) -> TrainConfig:
     )
 
 
+def interrupt_second(trainer: Trainer) -> None:
+    """Send SIGTERM to the second process alone, after the second step."""
+    update = trainer.progress.update
+
+    def interrupt(images_seen: int, *rest: Any) -> None:
+        update(images_seen, *rest)
+        if trainer.processes.rank == 1 and images_seen == 16:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.progress.update = interrupt  # type: ignore[method-assign]
+
+
 def summarise(trainer: Trainer) -> str:
     """A hash of what all processes must agree on: parameters and the EMA model's statistics."""
     nets = (trainer.model, trainer.ema, trainer.discriminator)
@@ -63,11 +85,11 @@ def summarise(trainer: Trainer) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two run directories: `whole` is one run of 40 images, `parts` was resumed at 24."""
+    """Run directories: `whole` is one run of 40 images, `parts` was resumed at 24."""
     folder = tmp_path_factory.mktemp("torchrun")
     (folder / "data").mkdir()
     write_noise(folder / "data")
-    runs = [(str(folder / name), n) for name, n in (("whole", 40), ("parts", 24), ("parts", 40))]
+    runs = [(str(folder / name), n) for name, n in RUNS]
     script = folder / "worker.py"
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     script.write_text(WORKER.format(folders=folders, runs=runs, data=str(folder / "data")))
@@ -75,11 +97,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("run", ["whole-40", "parts-24", "parts-40"])
+@pytest.mark.parametrize("run", ["whole-40", "parts-24", "parts-40", "interrupted-exit143"])
 def test_the_processes_agree(folder: Path, run: str) -> None:
     first, second = ((folder / f"{run}-{rank}.txt").read_text() for rank in (0, 1))
     assert first == second
-    assert first.startswith(run.partition("-")[2])
+    assert first.startswith("16 " if "interrupted" in run else run.partition("-")[2])
+
+
+def test_a_signal_to_one_process_saves_the_state_of_all(folder: Path) -> None:
+    assert load_state(folder / "interrupted" / "state.pt")["images_seen"] == 16
+    assert (folder / "interrupted" / "replay-1-000000000016.pt").is_file()
+
+
+def test_an_error_of_all_processes_is_one_line(tmp_path: Path) -> None:
+    command = ["-m", "faceage", "train", "--data", tmp_path / "gone", "--device", "cpu"]
+    code, out, err = run_process(*TWO, *command, "--set", "projected=false")
+    assert code != 0
+    assert out == ""
+    lines = [line for line in err.splitlines() if "gone" in line]
+    assert lines == [
+        f"error: No dataset folder {str(tmp_path / 'gone')!r}. Give a folder, or ffhq-aging."
+    ]
 
 
 def test_the_first_process_exports_the_weights(folder: Path) -> None:
