@@ -38,6 +38,7 @@ OPTIONS = {
         "--device",
         "--dry-run",
         "--images",
+        "--licence",
         "--out",
         "--recipe",
         "--set",

@@ -35,6 +35,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change any option, as in model.width=48."),
     ] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Licence of the weights, for their metadata.")
+    ] = None,
     device: Device = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the options and the cost without training.")
@@ -43,7 +46,7 @@ def train(
     """Train the model. The same command resumes an interrupted run; torchrun uses several GPUs."""
     from faceage.training.config import cost, make_config, to_dict
 
-    config = make_config(recipe, data, out, settings or (), images=images, vgg=vgg)
+    config = make_config(recipe, data, out, settings or (), images=images, vgg=vgg, licence=licence)
     if dry_run:
         config.check()
         typer.echo(json.dumps(to_dict(config) | {"cost": cost(config)}, indent=2))

@@ -56,6 +56,7 @@ class TrainConfig:
         age_features: the projected discriminator also uses the encoder's age features.
         vgg: file of VGG19's weights (torchvision's .pth, or .safetensors).
         weights: start from the generator in this weights file instead of random weights.
+        licence: of the trained weights, stored in their metadata.
     """
 
     data: str
@@ -85,6 +86,7 @@ class TrainConfig:
     age_features: bool = False
     vgg: Path | None = None
     weights: Path | None = None
+    licence: str = "unknown: set by whoever trained these weights"
 
     def check(self, processes: int = 1) -> None:
         """Raise ConfigError with all contradictions between the options."""
@@ -135,6 +137,9 @@ def _numbers(prefix: str, options: Any) -> list[tuple[str, float]]:
 
 
 VGG19 = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+# Options that are paths on this machine.
+PATHS = ("data", "out", "vgg", "weights")
+
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 # Differences from the defaults. `paper` has the paper's five losses and no extension.

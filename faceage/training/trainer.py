@@ -38,7 +38,7 @@ from faceage.models.discriminators import AnyDiscriminator, make_discriminator
 from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
 from faceage.training import preview
-from faceage.training.config import TrainConfig, to_dict
+from faceage.training.config import PATHS, TrainConfig, to_dict
 from faceage.training.interruption import StopRequest, TrainingInterrupted
 from faceage.training.logging import Progress
 from faceage.training.losses import (
@@ -50,18 +50,13 @@ from faceage.training.losses import (
     discriminator_loss,
     generator_loss,
 )
+from faceage.training.provenance import describe_run, describe_weights
 
-LICENCE = (
-    "Weights for non-commercial research only, as are the faces they were trained on (UTKFace: "
-    "non-commercial research; FFHQ: CC BY-NC-SA 4.0; All-Age-Faces, CIPLAB: research). Code: MIT."
-)
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 CALIBRATION_BATCHES = 24
 MAX_TARGET_AGE = 95  # years
 REPLAY_FACES = 2048  # capacity of the discriminator's replay buffer
-# Paths on this machine: they may change, and are not written into weights.
-_PATHS = ("data", "out", "vgg", "weights")
-CHANGEABLE = (*_PATHS, "images", "save_minutes")  # a run can resume with other values of these
+CHANGEABLE = (*PATHS, "images", "save_minutes", "licence")  # may be others when a run resumes
 
 _Movable = TypeVar("_Movable", Tensor, FaceAgeModel, VggFeatures, AnyDiscriminator)
 
@@ -98,11 +93,17 @@ class Trainer:
         self.images_seen = 0
         self.progress = Progress(config.images, config.out if processes.is_first else None)
         torch.manual_seed(config.seed)
-        model = load_weights(config.weights)[0] if config.weights else FaceAgeModel(config.model)
-        if config.weights and model.config != config.model:
-            raise ConfigError(
-                f"{config.weights} has another architecture.", "Set the options model.* to its own."
-            )
+        self.initial_weights: dict[str, str] = {}
+        if config.weights and not (config.out / STATE).is_file():
+            model, metadata = load_weights(config.weights)
+            self.initial_weights = describe_weights(config.weights, metadata)
+            if model.config != config.model:
+                raise ConfigError(
+                    f"{config.weights} has another architecture.",
+                    f"Set the options model.* to its own: {metadata['config']}.",
+                )
+        else:
+            model = FaceAgeModel(config.model)
         self.model = self._to_device(model).requires_grad_(True)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         if processes.count > 1 and self.device.type == "cuda":
@@ -359,14 +360,8 @@ class Trainer:
         save_weights(
             path,
             model,
-            {
-                "recipe": self.config.recipe,
-                "data": f"{self.dataset.name}, {len(self.dataset)} faces",
-                "images_seen": str(self.images_seen),
-                "figures": json.dumps(figures),
-                "licence": LICENCE,
-                "training": json.dumps(to_dict(self.config) | dict.fromkeys(_PATHS, "")),
-            },
+            describe_run(self.config, self.dataset, self.initial_weights)
+            | {"images_seen": str(self.images_seen), "figures": json.dumps(figures)},
         )
         # safetensors creates files that only their owner can read.
         path.chmod((self.config.out / STATE).stat().st_mode)
@@ -403,6 +398,7 @@ class Trainer:
         self.processes.wait()
         if self.processes.is_first:
             state["processes"] = self.processes.count
+            state["initial_weights"] = self.initial_weights
             state |= {name: getattr(self, name).state_dict() for name in self._STATEFUL}
             save_state(self.config.out / STATE, state)
         self.processes.wait()
@@ -431,6 +427,8 @@ class Trainer:
         state = load_state(path, self.device)
         now, then = to_dict(self.config), state["config"]
         changed = [k for k in now if k not in CHANGEABLE and now[k] != then.get(k)]
+        if bool(now["weights"]) != bool(then.get("weights")):
+            changed.append("weights")
         if changed:
             raise ConfigError(
                 f"{path} was trained with other values of {', '.join(changed)}.",
@@ -440,6 +438,7 @@ class Trainer:
             for name in self._STATEFUL:
                 getattr(self, name).load_state_dict(state[name])
             self.images_seen = state["images_seen"]
+            self.initial_weights = state["initial_weights"]
             if state["processes"] == self.processes.count:  # else the replay buffer starts empty
                 if not self.processes.is_first:
                     state = load_state(self._replay_path(self.images_seen), self.device)
