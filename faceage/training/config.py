@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -51,6 +51,9 @@ class TrainConfig:
         diff_augment: apply DiffAugment to the discriminator's input.
         r1_interval: steps between two R1 penalties.
         seed: of all random numbers.
+        grad_clip: largest norm of a network's gradient in a step; 0 does not clip.
+        dtype: "bfloat16" (autocast, with float32 weights) or "float32".
+        compile: compile the networks with torch.compile, except for a discriminator with R1.
         save_minutes: time between two savings of state, weights and samples.
         projected: the discriminator uses VGG19's features instead of learning its own.
         age_features: the projected discriminator also uses the encoder's age features.
@@ -81,6 +84,9 @@ class TrainConfig:
     diff_augment: bool = False
     r1_interval: int = 16
     seed: int = 0
+    grad_clip: float = 0.0
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    compile: bool = False
     save_minutes: float = 10.0
     projected: bool = False
     age_features: bool = False
@@ -242,6 +248,11 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         if value in (None, ""):
             return None
         kind = Path
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value in choices:
+            return value
+        raise ConfigError(f"{name} is {value!r}.", f"It takes {' or '.join(choices)}.")
     if kind is str:
         return str(value)
     if kind is Path:

@@ -3,6 +3,8 @@
 Computed quickly, in the training's precision; `faceage evaluate` gives the figures to report.
 """
 
+from contextlib import AbstractContextManager
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -23,7 +25,9 @@ SAMPLE_PEOPLE, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
 
 
 @torch.no_grad()
-def measure_accuracy(model: FaceAgeModel, faces: DecodedDataset) -> dict[str, float]:
+def measure_accuracy(
+    model: FaceAgeModel, faces: DecodedDataset, autocast: AbstractContextManager[None]
+) -> dict[str, float]:
     """Accuracy, accuracy within one group and MAE in years of the age classifier.
 
     Empty without a classifier; without the MAE if no face's exact age is known.
@@ -31,7 +35,7 @@ def measure_accuracy(model: FaceAgeModel, faces: DecodedDataset) -> dict[str, fl
     if not model.config.decomposition:
         return {}
     batches = faces.images.split(BATCH)
-    with torch.autocast(faces.images.device.type, torch.bfloat16):
+    with autocast:
         logits = torch.cat([model.age_logits(_to_input(images)) for images in batches]).float()
     groups = group_log_probabilities(logits).argmax(1).cpu().numpy()
     true, known = faces.groups.cpu().numpy(), faces.exact.cpu().numpy()

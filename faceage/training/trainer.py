@@ -32,7 +32,7 @@ from faceage.checkpoints import (
 from faceage.data import augmentation
 from faceage.data.datasets import Dataset, DecodedDataset, decode, open_dataset
 from faceage.data.sampling import InfiniteSampler, MatchedSampler, draw_weights
-from faceage.errors import ConfigError, DataError, WeightsError
+from faceage.errors import ConfigError, DataError, FaceAgeError, WeightsError
 from faceage.files import make_folder
 from faceage.models.discriminators import AnyDiscriminator, make_discriminator
 from faceage.models.generator import FaceAgeModel
@@ -54,6 +54,7 @@ from faceage.training.provenance import describe_run, describe_weights
 
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 CALIBRATION_BATCHES = 24
+MAX_SKIPPED = 100  # steps in a row with gradients that are not finite
 MAX_TARGET_AGE = 95  # years
 REPLAY_FACES = 2048  # capacity of the discriminator's replay buffer
 CHANGEABLE = (*PATHS, "images", "save_minutes", "licence")  # may be others when a run resumes
@@ -91,6 +92,8 @@ class Trainer:
         self.config, self.processes = config, processes
         self.device = processes.device
         self.images_seen = 0
+        self.skipped_steps = 0
+        self._skipped_in_a_row = 0
         self.progress = Progress(config.images, config.out if processes.is_first else None)
         torch.manual_seed(config.seed)
         self.initial_weights: dict[str, str] = {}
@@ -110,6 +113,7 @@ class Trainer:
             # Not the EMA model: one process alone runs it, which would wait for the others forever.
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.perceptual: PerceptualLoss | None = None
+        vgg: VggFeatures | None = None
         if config.vgg:
             vgg = self._to_device(VggFeatures(read_tensors(config.vgg)))
             self.perceptual = PerceptualLoss(vgg) if config.losses.perceptual else None
@@ -122,6 +126,13 @@ class Trainer:
             self._age_views,
         )
         self.discriminator = self._to_device(discriminator)
+        if config.compile:  # in place: the names in the state stay the same
+            networks = [*self.model.children(), *self.ema.children()]
+            networks += [vgg] if vgg else []
+            # The gradient penalty's second derivatives are not supported by torch.compile.
+            networks += [] if config.losses.r1 else [self.discriminator]
+            for network in networks:
+                network.compile()
         # With one update per batch, stored features are never used.
         capacity = REPLAY_FACES // config.batch_size if config.discriminator_updates > 1 else 1
         self.replay_buffer = deque[DiscriminatorBatch](maxlen=max(1, capacity))
@@ -168,7 +179,8 @@ class Trainer:
                 count = config.warmup_batch if in_warmup else config.batch_size
                 self._update_ema(count)
                 self.images_seen += count
-                self.progress.update(self.images_seen, terms)
+                self._count_skipped(skipped=not terms)
+                self.progress.update(self.images_seen, terms, self.skipped_steps)
                 if in_warmup and self.images_seen >= config.warmup_images:
                     self._end_warmup()
                 due = time.monotonic() - saved > 60 * config.save_minutes
@@ -195,8 +207,7 @@ class Trainer:
         self.model.train()
         index = self._draw(self.warmup_sampler, self.images_seen, count)
         loss = self._classify(self.model, index)
-        self._update(self.optimiser_warmup, loss)
-        return {"G/age": loss.detach()}
+        return {"G/age": loss.detach()} if self._update(self.optimiser_warmup, loss) else {}
 
     def _step(self) -> Terms:
         config = self.config
@@ -227,7 +238,8 @@ class Trainer:
         if config.losses.age and config.lr_encoder and config.model.decomposition:
             terms["age"] = self._classify(self.model, index)
             loss = loss + config.losses.age * terms["age"]
-        self._update(self.optimiser, loss)
+        if not self._update(self.optimiser, loss):
+            return {}
 
         self.discriminator.requires_grad_(True)
         with torch.no_grad(), self._autocast():
@@ -244,7 +256,8 @@ class Trainer:
                 loss, terms_now = discriminator_loss(
                     self.discriminator, self.replay_buffer[place], config.losses, r1_factor
                 )
-            self._update(self.optimiser_discriminator, loss)
+            if not self._update(self.optimiser_discriminator, loss):
+                return {}
             if number == 0:
                 terms_d = terms_now
         named = {f"G/{k}": v for k, v in terms.items()} | {f"D/{k}": v for k, v in terms_d.items()}
@@ -282,12 +295,30 @@ class Trainer:
             logits = model.classifier(model.encode(self._to_device(inner)).age_features)
         return age_loss(logits, faces.ages[index], faces.groups[index], faces.exact[index])
 
-    def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> bool:
+        """Step the optimiser; without effect, and False, if the gradient is not finite."""
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         self.processes.average_gradients(parameters)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not norm.isfinite():
+            return False
+        if self.config.grad_clip:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.grad_clip, norm)
         optimiser.step()
+        return True
+
+    def _count_skipped(self, skipped: bool) -> None:
+        self.skipped_steps += skipped
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row == MAX_SKIPPED:
+            with self.processes.share_errors():
+                raise FaceAgeError(
+                    f"Stopped at {self.images_seen} images: the gradients of {MAX_SKIPPED} steps "
+                    "in a row are not finite.",
+                    "Lower lr and lr_discriminator, or set grad_clip=1 or dtype=float32.",
+                )
 
     def _update_ema(self, count: int) -> None:
         """Update the EMA weights; the half-life grows at the beginning of the run."""
@@ -355,7 +386,7 @@ class Trainer:
 
     def _export(self, path: Path) -> None:
         model = self._recalibrated()
-        figures = preview.measure_accuracy(model, self.val)
+        figures = preview.measure_accuracy(model, self.val, self._autocast())
         self.progress.record(self.images_seen, figures)
         save_weights(
             path,
@@ -399,6 +430,7 @@ class Trainer:
         if self.processes.is_first:
             state["processes"] = self.processes.count
             state["initial_weights"] = self.initial_weights
+            state["skipped_steps"] = self.skipped_steps
             state |= {name: getattr(self, name).state_dict() for name in self._STATEFUL}
             save_state(self.config.out / STATE, state)
         self.processes.wait()
@@ -439,6 +471,7 @@ class Trainer:
                 getattr(self, name).load_state_dict(state[name])
             self.images_seen = state["images_seen"]
             self.initial_weights = state["initial_weights"]
+            self.skipped_steps = state["skipped_steps"]
             if state["processes"] == self.processes.count:  # else the replay buffer starts empty
                 if not self.processes.is_first:
                     state = load_state(self._replay_path(self.images_seen), self.device)
@@ -478,6 +511,7 @@ class Trainer:
         return value.to(self.device).to(memory_format=torch.channels_last)
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager[None]:
+        enabled = enabled and self.config.dtype == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
 

@@ -163,6 +163,8 @@ def test_an_empty_setting_removes_a_path() -> None:
         ("model=48", "model is 48. It is a group"),
         ("losses=x", "losses is 'x'. It is a group"),
         ("out=5", "out is 5. It takes a path"),
+        ("dtype=float16", "dtype is 'float16'. It takes bfloat16 or float32."),
+        ("compile=1", "compile is 1. It takes true or false"),
         ("weights=5", "weights is 5. It takes a path"),
     ],
 )
@@ -230,6 +232,7 @@ def test_check_lists_all_problems_at_once() -> None:
         "save_minutes=-1",
         "warmup_images=-1",
         "weight_decay=inf",
+        "grad_clip=-1",
     ],
 )
 def test_values_out_of_range(setting: str) -> None:

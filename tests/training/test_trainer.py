@@ -20,12 +20,17 @@ from torch import Tensor, nn
 from faceage.checkpoints import load_state, load_weights, save_state, save_weights
 from faceage.data.sampling import MatchedSampler
 from faceage.distributed import Processes
-from faceage.errors import ConfigError, DataError, WeightsError
+from faceage.errors import ConfigError, DataError, FaceAgeError, WeightsError
 from faceage.models.generator import FaceAgeModel
 from faceage.training import trainer as training
 from faceage.training.config import TrainConfig, make_config
 from faceage.training.logging import Progress
-from faceage.training.losses import DiscriminatorBatch, LossWeights, discriminator_loss
+from faceage.training.losses import (
+    DiscriminatorBatch,
+    LossWeights,
+    age_loss,
+    discriminator_loss,
+)
 from faceage.training.trainer import Trainer, train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -402,6 +407,121 @@ def test_the_ema_has_its_half_life(make: Callable[..., TrainConfig]) -> None:
     assert next(trainer.ema.parameters()).unique().item() == pytest.approx(0.5)
     trainer._update_ema(100)
     assert next(trainer.ema.parameters()).unique().item() == pytest.approx(0.75)
+
+
+# --- gradients ------------------------------------------------------------------------------------
+
+
+def _poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Make the age loss, and with it the gradient, infinite in some steps, counted from 0."""
+    calls = iter(range(10**6))
+
+    def loss(*inputs: Tensor) -> Tensor:
+        return age_loss(*inputs) * (math.inf if next(calls) in steps else 1)
+
+    monkeypatch.setattr(training, "age_loss", loss)
+
+
+def test_a_step_with_a_gradient_that_is_not_finite_has_no_effect(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _poison(monkeypatch, {1})
+    trainer = Trainer(make(), ALONE)
+    assert set(trainer._warmup_step()) == {"G/age"}
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    assert trainer._warmup_step() == {}
+    pairs = zip(before, trainer.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert set(trainer._warmup_step()) == {"G/age"}
+
+
+def test_skipped_steps_are_counted(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _poison(monkeypatch, {0})
+    train(make(images=8), "cpu")
+    train(make(images=16), "cpu")
+    assert _state(make())["skipped_steps"] == 1
+    assert [line["skipped_steps"] for line in _stats(make()) if "val/mae" not in line] == [1, 1]
+    assert all(torch.isfinite(v).all() for v in _state(make())["model"].values())
+
+
+def test_a_skipped_step_of_the_generator_does_not_update_the_discriminator(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _poison(monkeypatch, {0})
+    trainer = Trainer(make(warmup_images=8, losses=LossWeights(perceptual=0)), ALONE)
+    trainer.images_seen = 8
+    before = [p.detach().clone() for p in trainer.discriminator.parameters()]
+    assert trainer._step() == {}
+    pairs = zip(before, trainer.discriminator.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not trainer.replay_buffer
+    assert "D/real" in trainer._step()
+
+
+def test_many_skipped_steps_in_a_row_stop_the_training(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "MAX_SKIPPED", 3)
+    _poison(monkeypatch, {0, 1, 3, 4, 5})
+    with pytest.raises(
+        FaceAgeError, match="48 images: the gradients of 3 steps in a row"
+    ) as caught:
+        train(make(images=800, warmup_images=800), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_gradients_are_clipped(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(make(grad_clip=0.5), ALONE)
+    norms: list[float] = []
+
+    def measure() -> None:
+        gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+        norms.append(nn.utils.get_total_norm(gradients).item())
+
+    monkeypatch.setattr(trainer.optimiser_warmup, "step", measure)
+    trainer._warmup_step()
+    assert norms == [pytest.approx(0.5, rel=1e-4)]
+
+
+def test_dtype(make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: dict[str, set[torch.dtype]] = {"float32": set(), "bfloat16": set()}
+    for dtype, seen in kinds.items():
+        trainer = Trainer(make(dtype=dtype), ALONE)
+        trainer.model.encoder.stem[0].register_forward_hook(
+            lambda *a, seen=seen: seen.add(a[2].dtype)
+        )
+        trainer._warmup_step()
+    assert kinds == {"float32": {torch.float32}, "bfloat16": {torch.bfloat16}}
+
+
+def test_compile(make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    for r1 in (0, 1):
+        compiled.clear()
+        trainer = Trainer(make(compile=True, losses=LossWeights(perceptual=0, r1=r1)), ALONE)
+        parts = [*trainer.model.children(), *trainer.ema.children()]
+        assert compiled == parts + ([] if r1 else [trainer.discriminator])
+
+
+@pytest.mark.slow
+def test_compile_changes_no_result(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a backend that does not generate code, whose numbers are the same."""
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda m: original(m, backend="aot_eager"))
+    for out, flag in (("plain", False), ("compiled", True)):
+        train(make(out, images=24, compile=flag, dtype="float32"), "cpu")
+    plain, compiled = _state(make("plain")), _state(make("compiled"))
+    for name in ("model", "ema", "discriminator"):
+        assert plain[name].keys() == compiled[name].keys()
+        for key, value in plain[name].items():
+            assert torch.allclose(value, compiled[name][key], atol=1e-4), key
 
 
 # --- progress -------------------------------------------------------------------------------------
