@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from faceage.data.datasets import DecodedDataset
+from faceage.data.loading import StreamedDataset
 from faceage.evaluation import metrics
 from faceage.imaging.drawing import contact_sheet
 from faceage.models.generator import (
@@ -21,12 +22,15 @@ from faceage.models.generator import (
 )
 
 BATCH = 64
-SAMPLE_PEOPLE, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
+SAMPLE_FACES, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
 
 
 @torch.no_grad()
 def measure_accuracy(
-    model: FaceAgeModel, faces: DecodedDataset, autocast: AbstractContextManager[None]
+    model: FaceAgeModel,
+    dataset: DecodedDataset | StreamedDataset,
+    device: torch.device,
+    autocast: AbstractContextManager[None],
 ) -> dict[str, float]:
     """Accuracy, accuracy within one group and MAE in years of the age classifier.
 
@@ -34,37 +38,41 @@ def measure_accuracy(
     """
     if not model.config.decomposition:
         return {}
-    batches = faces.images.split(BATCH)
+    batches = dataset.batches(torch.split(torch.arange(len(dataset)), BATCH))
     with autocast:
-        logits = torch.cat([model.age_logits(_to_input(images)) for images in batches]).float()
-    groups = group_log_probabilities(logits).argmax(1).cpu().numpy()
-    true, known = faces.groups.cpu().numpy(), faces.exact.cpu().numpy()
+        parts = [model.age_logits(_to_input(images.to(device))) for images in batches]
+    logits = torch.cat(parts).float().cpu()
+    groups = group_log_probabilities(logits).argmax(1).numpy()
+    true, known = dataset.labels.groups.numpy(), dataset.labels.exact.numpy()
     figures = {
         "val/accuracy": metrics.accuracy(groups, true),
         "val/one_off": metrics.accuracy(groups, true, tolerance=1),
     }
     if known.any():
-        years, ages = expected_age(logits).cpu().numpy(), faces.ages.cpu().numpy()
+        years, ages = expected_age(logits).numpy(), dataset.labels.ages.numpy()
         figures["val/mae"] = metrics.mean_absolute_error(years[known], ages[known])
     return figures
 
 
 @torch.no_grad()
-def draw_samples(model: FaceAgeModel, faces: DecodedDataset) -> Image.Image:
+def draw_samples(
+    model: FaceAgeModel, dataset: DecodedDataset | StreamedDataset, device: torch.device
+) -> Image.Image:
     """A contact sheet of a few faces, the same ones in every call, each at `SAMPLE_AGES`."""
-    picks = torch.linspace(0, len(faces) - 1, min(SAMPLE_PEOPLE, len(faces))).long().tolist()
-    ages = torch.tensor(SAMPLE_AGES, dtype=torch.float32, device=faces.images.device)
+    picks = torch.linspace(0, len(dataset) - 1, min(SAMPLE_FACES, len(dataset))).long()
+    (images,) = dataset.batches([picks])
+    source_ages = dataset.labels.ages[picks].to(device)
+    targets = torch.tensor(SAMPLE_AGES, dtype=torch.float32, device=device)
     rows = []
-    for pick in picks:
-        face = _to_input(faces.images[pick : pick + 1])
-        face = F.interpolate(face, model.config.size, mode="area")
-        encoded = model.encode(face).select(torch.zeros_like(ages, dtype=torch.long))
-        source = None if model.config.decomposition else faces.ages[pick].expand(len(ages))
-        change = model.decode(encoded, ages, source)
-        aged = apply_change(face.expand(len(ages), -1, -1, -1), change)
+    for image, source_age in zip(images.to(device), source_ages, strict=True):
+        face = F.interpolate(_to_input(image[None]), model.config.size, mode="area")
+        encoded = model.encode(face).select(torch.zeros_like(targets, dtype=torch.long))
+        source = None if model.config.decomposition else source_age.expand(len(targets))
+        change = model.decode(encoded, targets, source)
+        aged = apply_change(face.expand(len(targets), -1, -1, -1), change)
         pixels = (torch.cat([face, aged]) * 127.5 + 127.5).round().byte()
         rows.append(list(pixels.permute(0, 2, 3, 1).cpu().numpy()))
-    labels = [f"{faces.ages[pick]:.0f}" for pick in picks]
+    labels = [f"{age:.0f}" for age in source_ages]
     return contact_sheet(rows, ["input", *map(str, SAMPLE_AGES)], labels)
 
 
