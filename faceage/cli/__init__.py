@@ -10,6 +10,7 @@ import typer
 
 from faceage import __version__
 from faceage.cli.evaluation import evaluate
+from faceage.cli.pairs import pairs
 from faceage.cli.photos import age, align, predict
 from faceage.cli.training import train
 from faceage.cli.weights import weights_app
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (predict, age, align, train, evaluate):
+for function in (predict, age, align, train, evaluate, pairs):
     app.command()(function)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
 

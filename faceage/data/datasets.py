@@ -74,6 +74,7 @@ class Sample:
         source: where the picture comes from, or "".
         zip: the archive beside the csv that holds the file, or "".
         landmarks: x and y of the five landmarks in turn, px of a 256 px crop; () where unknown.
+        estimated: the label is itself an estimate (`label` is "estimated").
     """
 
     file: str
@@ -86,6 +87,7 @@ class Sample:
     source: str = ""
     zip: str = ""
     landmarks: tuple[float, ...] = ()
+    estimated: bool = False
 
 
 class Dataset:
@@ -295,6 +297,7 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
                     source=row.get("source") or "",
                     zip=row.get("zip") or "",
                     landmarks=_landmarks(row.get("landmarks") or ""),
+                    estimated=row.get("label") == "estimated",
                 )
             )
         except (ValueError, TypeError, AgeError) as error:
