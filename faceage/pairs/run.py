@@ -199,7 +199,7 @@ class PairsMaker:
     def _label_shard(self, path: Path, age_embedding: NDArray[np.float64]) -> list[dict[str, Any]]:
         """The rows of a shard; labelled already by the same models, they are read."""
         signature = hashlib.sha256(self.label_models.encode() + path.read_bytes()).hexdigest()[:8]
-        cached = path.with_name(f"{path.stem}-{signature}.csv")
+        cached = make_folder(self.config.out / "labels") / f"{path.stem}-{signature}.csv"
         if cached.is_file():
             return list(csv.DictReader(io.StringIO(cached.read_text(encoding="utf-8"))))
         rendered, images = read_shard(path)
