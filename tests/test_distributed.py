@@ -1,4 +1,4 @@
-"""Processes: alone nothing happens; together gradients become means and the first decides."""
+"""One process or several: mean gradients, shared decisions, the same results."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from noise_dataset import write_noise
 from stand_ins import LANDMARKS, make_dataset
-from test_train import write_noise
 from torch import Tensor, nn
 
 from faceage import distributed
@@ -35,12 +35,12 @@ def parameters() -> list[nn.Parameter]:
     ]
     values[0].grad = torch.arange(6.0).view(2, 3)
     values[2].grad = torch.tensor([10.0])
-    return values  # the second had no part in the loss
+    return values  # the second has no gradient
 
 
 def test_alone(monkeypatch: pytest.MonkeyPatch, parameters: list[nn.Parameter]) -> None:
     def never(*_: object) -> None:
-        raise AssertionError("one process has nobody to talk to")
+        raise AssertionError("one process does not communicate")
 
     for name in ("all_reduce", "all_gather_object", "broadcast", "barrier"):
         monkeypatch.setattr(distributed.dist, name, never)
@@ -56,7 +56,7 @@ def test_alone(monkeypatch: pytest.MonkeyPatch, parameters: list[nn.Parameter]) 
         assert (value.grad is None) if grad is None else torch.equal(value.grad, grad)
 
 
-def test_gradients_become_means(
+def test_gradients_are_averaged(
     monkeypatch: pytest.MonkeyPatch, parameters: list[nn.Parameter]
 ) -> None:
     """The other process has three times our gradients: the mean is twice ours."""
@@ -81,7 +81,7 @@ def test_the_first_process_decides(monkeypatch: pytest.MonkeyPatch, choice: bool
     assert Processes(1, 2, CPU).decide(not choice) is choice
 
 
-def test_what_each_process_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gather(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_all(parts: list, own: object) -> None:
         parts[:] = ["first", own]
 
@@ -89,7 +89,7 @@ def test_what_each_process_gave(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Processes(1, 2, CPU).gather("second") == ["first", "second"]
 
 
-def test_which_process_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     assert distributed.is_first()
     monkeypatch.setenv("RANK", "1")
@@ -101,10 +101,10 @@ def test_start_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     assert distributed.start("cpu") == Processes(0, 1, CPU)
     assert not torch.distributed.is_initialized()
-    distributed.stop()  # nothing to leave: no error
+    distributed.stop()
 
 
-def test_start_joins_what_torchrun_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_joins_torchruns_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     backends: list[str] = []
@@ -173,9 +173,9 @@ def worker_config(data: str, out: str) -> TrainConfig:
 
 
 def digest(trainer: Trainer) -> str:
-    """What all processes must agree on: all parameters, and the averaged model's statistics."""
-    nets = (trainer.model, trainer.averaged, trainer.discriminator)
-    parts = [p for net in nets for p in net.parameters()] + list(trainer.averaged.buffers())
+    """A hash of what all processes must agree on: parameters and the EMA model's statistics."""
+    nets = (trainer.model, trainer.ema, trainer.discriminator)
+    parts = [p for net in nets for p in net.parameters()] + list(trainer.ema.buffers())
     data = b"".join(part.detach().contiguous().numpy().tobytes() for part in parts)
     return f"{trainer.images_seen} {hashlib.sha256(data).hexdigest()}"
 
@@ -191,8 +191,8 @@ def test_two_processes_agree(tmp_path: Path) -> None:
     first, second = (Path(f"{out}-{rank}.txt").read_text() for rank in (0, 1))
     assert first == second
     assert first.startswith("24 ")
-    model, told = load_weights(out / "weights.safetensors")
-    assert told["images_seen"] == "24"
+    model, metadata = load_weights(out / "weights.safetensors")
+    assert metadata["images_seen"] == "24"
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 

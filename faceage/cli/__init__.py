@@ -12,7 +12,7 @@ from faceage import __version__
 from faceage.cli.evaluation import evaluate
 from faceage.cli.pairs import pairs
 from faceage.cli.photos import age, align, predict
-from faceage.cli.training import train
+from faceage.cli.train import train
 from faceage.cli.weights import weights_app
 
 app = typer.Typer(

@@ -109,19 +109,21 @@ class FaceLabeller:
         tensor = torch.from_numpy(images)
         age, male = self._ages(tensor)
         yaw, misalignment, score = np.transpose([self._pose(image) for image in images])
-        areas = np.full((len(images), 3), np.nan)
+        areas = np.full((3, len(images)), np.nan)
         if self._parser:
-            parsed = [self._parser.parse(image) for image in images]
-            areas = np.array([[(p == c).mean() for c in (GLASSES, HAT, MOUTH)] for p in parsed])
+            parsed = np.stack([self._parser.parse(image) for image in images])
+            areas = np.array([(parsed == c).mean((1, 2)) for c in (GLASSES, HAT, MOUTH)])
         return FaceLabels(
-            age,
-            male,
-            yaw,
-            misalignment,
-            skin_colours(images),
-            *areas.T,
-            score,
-            self._embed(tensor),
+            age=age,
+            male=male,
+            yaw=yaw,
+            misalignment=misalignment,
+            skin=skin_colours(images),
+            glasses=areas[0],
+            hat=areas[1],
+            mouth=areas[2],
+            score=score,
+            embedding=self._embed(tensor),
         )
 
     @torch.inference_mode()
@@ -172,7 +174,8 @@ def fit_age_embedding(labels: FaceLabels) -> NDArray[np.float64]:
 
     Embeddings depend on age, too; what is left after subtracting the mean of the age is compared.
     """
-    return np.linalg.lstsq(_age_powers(labels.age), labels.embedding, rcond=None)[0]
+    solution = np.linalg.lstsq(_age_powers(labels.age), labels.embedding, rcond=None)[0]
+    return np.asarray(solution, np.float64)
 
 
 def _age_powers(age: NDArray[np.float64]) -> NDArray[np.float64]:  # (N,) -> N,3

@@ -167,7 +167,10 @@ class PairsMaker:
             np.savez(buffer, **{name: getattr(found, name) for name in names})
             write_file(path, buffer.getvalue())
         with np.load(path) as arrays:
-            return AgeDirection(*(arrays[n] if arrays[n].ndim else float(arrays[n]) for n in names))
+            values: dict[str, Any] = {
+                n: arrays[n] if arrays[n].ndim else float(arrays[n]) for n in names
+            }
+            return AgeDirection(**values)
 
     def _shards(self) -> list[tuple[Path, range]]:
         people = self.config.people

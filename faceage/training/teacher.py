@@ -20,7 +20,7 @@ from torch import Tensor
 from faceage.ages import GROUP_NAMES, YEARS
 from faceage.checkpoints import load_state, read_tensors, save_state
 from faceage.data.augmentation import erase, random_similarity, recolour
-from faceage.data.datasets import Dataset, decode, open_dataset
+from faceage.data.datasets import Dataset, DecodedDataset, decode, open_dataset
 from faceage.data.degradation import degrade
 from faceage.data.sampling import InfiniteSampler, draw_weights
 from faceage.errors import ConfigError, WeightsError
@@ -32,11 +32,10 @@ from faceage.models.age_teacher import (
     estimate,
     window_grid,
 )
-from faceage.models.generator import group_log_probabilities
 from faceage.models.mobilenet import LAYERS
 from faceage.models.tta import nearest_group, summarize_distribution
 from faceage.training.logging import Progress
-from faceage.training.losses import label_distribution
+from faceage.training.losses import age_losses
 
 FORMAT = "faceage-teacher-1"
 CROP_SIZE = 256  # px of the crops in memory
@@ -127,11 +126,7 @@ class TeacherTrainer:
         self.dataset = open_dataset(config.data, "train")
         self.faces = self._decode(self.dataset)
         self.male = _genders(self.dataset)
-        self.label_weights = torch.where(
-            torch.tensor([sample.estimated for sample in self.dataset.samples]),
-            ESTIMATED_LABEL_WEIGHT,
-            1.0,
-        )
+        self.label_weights = down_weight_labels(self.dataset, self.faces)
         self.val_dataset = open_dataset(config.data, "val")
         self.val = self._decode(self.val_dataset)
         self.sampler = InfiniteSampler(draw_weights(self.faces, 0.5), config.seed)
@@ -207,14 +202,10 @@ class TeacherTrainer:
         """Weigh down the labels that the teacher, so far, contradicts strongly."""
         with torch.autocast("cpu", torch.bfloat16):
             ages, _ = estimate(self.ema, self.faces.images, self.faces.valid, zooms=(1.0,))
-        gap = (ages @ torch.arange(YEARS, dtype=torch.float32) - self.faces.ages).abs()
-        tolerance = 6 + 0.25 * self.faces.ages
-        agreement = torch.exp(-2 * (gap / tolerance - 1).clamp(min=0) ** 2)
-        self.label_weights = self.label_weights * agreement.clamp(min=0.05)
+        self.label_weights = down_weight_labels(self.dataset, self.faces, ages)
         self.cleaned = True
-        self.progress.record(
-            self.images_seen, {"labels_down_weighted": float((agreement < 0.5).sum())}
-        )
+        noisy = self.label_weights < 0.5 * ESTIMATED_LABEL_WEIGHT
+        self.progress.record(self.images_seen, {"labels_down_weighted": float(noisy.sum())})
 
     # -- results -------------------------------------------------------------------------------
 
@@ -264,7 +255,7 @@ class TeacherTrainer:
         self.label_weights, self.cleaned = state["label_weights"], state["cleaned"]
         self.images_seen = state["images_seen"]
 
-    def _decode(self, dataset: Dataset) -> Any:
+    def _decode(self, dataset: Dataset) -> DecodedDataset:
         with self.progress.task(f"decoding {dataset.name}", len(dataset)) as advance:
             return decode(dataset, CROP_SIZE, advance)
 
@@ -289,6 +280,27 @@ def augmented_windows(images: Tensor, valid: Tensor, size: int) -> Tensor:
     return erase(degrade(recolour(windows, strength=0.4)))
 
 
+def down_weight_labels(
+    dataset: Dataset, faces: DecodedDataset, ages: Tensor | None = None
+) -> Tensor:  # (N,)
+    """Weights of the labels in the age loss.
+
+    A label that is itself an estimate weighs less, and so does one that contradicts the teacher by
+    more than 6 years plus a quarter of the age.
+
+    Args:
+        ages: the teacher's age distributions, N,101; None or empty weighs no contradictions.
+    """
+    estimated = torch.tensor([sample.estimated for sample in dataset.samples])
+    weights = torch.where(estimated, ESTIMATED_LABEL_WEIGHT, 1.0).to(faces.ages)
+    if ages is None or not len(ages):
+        return weights
+    years = torch.arange(YEARS, device=ages.device, dtype=torch.float32)
+    gap = (ages @ years - faces.ages).abs()
+    excess = (gap / (6 + 0.25 * faces.ages) - 1).clamp(min=0)
+    return weights * torch.exp(-2 * excess**2).clamp(min=0.05)
+
+
 def teacher_age_loss(
     output: TeacherOutput, ages: Tensor, groups: Tensor, exact: Tensor
 ) -> Tensor:  # (N,)
@@ -297,8 +309,7 @@ def teacher_age_loss(
     Where only the group is known (`exact` is false), only the group counts.
     """
     logits = output.age_logits.float()
-    loss = -(label_distribution(ages) * logits.log_softmax(1)).sum(1) * exact
-    loss = loss + F.nll_loss(group_log_probabilities(logits), groups, reduction="none")
+    loss = age_losses(logits, ages, groups, exact)
     years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
     return loss + 0.05 * (logits.softmax(1) @ years - ages).abs() * exact
 
@@ -312,7 +323,9 @@ def gender_loss(output: TeacherOutput, male: Tensor) -> Tensor:
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
-def measure(ages: Tensor, male: Tensor, faces: Any, true_male: Tensor) -> dict[str, float]:
+def measure(
+    ages: Tensor, male: Tensor, faces: DecodedDataset, true_male: Tensor
+) -> dict[str, float]:
     """Accuracy, accuracy within one group, MAE, recall of each group, and gender accuracy."""
     predicted = torch.tensor([summarize_distribution(row)[0] for row in ages.double().numpy()])
     groups = torch.tensor([nearest_group(float(age)) for age in predicted])

@@ -1,4 +1,4 @@
-"""Commands on datasets: train."""
+"""The command train."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,14 @@ from faceage.cli.common import Device, command
 @command
 def train(
     data: Annotated[
-        str, typer.Option(metavar="NAME|DIR", help="ffhq-aging, or a folder with csv or pictures.")
+        str,
+        typer.Option(metavar="NAME|DIR", help="ffhq-aging, or a folder with labelled face crops."),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="State, weights, samples and statistics go here.")
+        Path,
+        typer.Option(
+            metavar="DIR", help="Run directory for state, weights, samples and statistics."
+        ),
     ] = Path("runs/faceage"),
     recipe: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="paper, compact, or a .toml file.")
@@ -24,18 +28,18 @@ def train(
         int | None, typer.Option(min=1, help="Length of the training, in images seen.")
     ] = None,
     vgg: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="VGG19's convolutions, where they are used.")
+        Path | None, typer.Option(metavar="FILE", help="VGG19's weights, if the recipe uses them.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change any option, as model.width=48."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change any option, as in model.width=48."),
     ] = None,
     device: Device = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the options and the cost, and stop.")
+        bool, typer.Option("--dry-run", help="Print the options and the cost without training.")
     ] = False,
 ) -> None:
-    """Train the model. The same command again resumes; torchrun uses several GPUs."""
+    """Train the model. The same command resumes an interrupted run; torchrun uses several GPUs."""
     from faceage.training.config import cost, make_config, to_dict
 
     config = make_config(recipe, data, out, settings or (), images=images, vgg=vgg)
