@@ -13,6 +13,7 @@ from faceage.cli.evaluation import evaluate
 from faceage.cli.pairs import pairs
 from faceage.cli.photos import age, align, predict
 from faceage.cli.train import train
+from faceage.cli.train_teacher import train_teacher
 from faceage.cli.weights import weights_app
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (predict, age, align, train, evaluate, pairs):
+for function in (predict, age, align, train, evaluate, pairs, train_teacher):
     app.command()(function)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
 

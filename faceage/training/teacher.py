@@ -64,7 +64,7 @@ class TeacherConfig:
     data: str
     backbone: Path
     out: Path
-    images: int = 240_000
+    images: int = 150_000
     batch_size: int = 48
     lr: float = 1e-3
     layer_decay: float = 0.8
