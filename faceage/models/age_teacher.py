@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from faceage.ages import YEARS
 from faceage.models.mobilenet import CHANNELS, WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet
 
-TEACHER_SIZE = 192  # px of the window in use
-TEACHER_ZOOMS = (0.92, 1.08)  # test-time augmentation, each with its mirror image
+TEACHER_SIZE = 224  # px of the window, as in the backbone's own training
+TEACHER_ZOOMS = (0.95, 1.05)  # test-time augmentation, each with its mirror image
 
 
 class TeacherOutput(NamedTuple):
@@ -32,7 +32,11 @@ class AgeTeacher(nn.Module):
         super().__init__()
         self.backbone = MobileNet()
         self.body = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(CHANNELS[-1], hidden), nn.ReLU(), nn.Dropout(dropout)
+            nn.LayerNorm(CHANNELS[-1]),
+            nn.Dropout(dropout),
+            nn.Linear(CHANNELS[-1], hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
         )
         self.age = nn.Linear(hidden, YEARS)
         self.gender = nn.Linear(hidden, 1)
@@ -79,6 +83,7 @@ def estimate(
     images: Tensor,
     valid: Tensor | None = None,
     zooms: tuple[float, ...] = TEACHER_ZOOMS,
+    mirrors: tuple[float, ...] = (1.0, -1.0),
     batch: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """Estimates for FFHQ crops, averaged over zooms and mirror images.
@@ -86,6 +91,7 @@ def estimate(
     Args:
         images: N,R,R,3 uint8.
         valid: as for `crop_windows`.
+        zooms, mirrors: test-time augmentation; mirrors are 1 and -1.
 
     Returns:
         Age distributions over the years 0-100, N,101, and probabilities of "male", (N,).
@@ -96,7 +102,7 @@ def estimate(
         box = None if valid is None else valid[start : start + batch]
         outputs = []
         for zoom in zooms:
-            for mirror in (1.0, -1.0):
+            for mirror in mirrors:
                 transform = torch.tensor([[mirror * zoom, 0, 0], [0, zoom, 0]], device=part.device)
                 grid = window_grid(transform.expand(len(part), 2, 3), TEACHER_SIZE)
                 windows = crop_windows(part, grid, box)

@@ -29,7 +29,7 @@ from faceage.models.layers import (
     ModulatedBlock,
     ResidualBlock,
 )
-from faceage.models.mobilenet import WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet
+from faceage.models.mobilenet import CHANNELS, WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet
 
 ENCODER_LAYERS = 5  # of MobileNet: the features at 1/8 of the resolution
 
@@ -204,7 +204,11 @@ class MobileNetClassifier(nn.Module):
         super().__init__()
         self.layers = MobileNet(first=ENCODER_LAYERS + 1)
         self.body = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(1024, hidden), nn.ReLU(), nn.Dropout(dropout)
+            nn.LayerNorm(CHANNELS[-1]),
+            nn.Dropout(dropout),
+            nn.Linear(CHANNELS[-1], hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
         )
         self.head = nn.Linear(hidden, YEARS)
 

@@ -26,12 +26,14 @@ from faceage.data.sampling import InfiniteSampler, draw_weights
 from faceage.errors import ConfigError, WeightsError
 from faceage.files import replace_file
 from faceage.models.age_teacher import (
+    TEACHER_SIZE,
     AgeTeacher,
     TeacherOutput,
     crop_windows,
     estimate,
     window_grid,
 )
+from faceage.models.generator import ENCODER_LAYERS
 from faceage.models.mobilenet import LAYERS
 from faceage.models.tta import nearest_group, summarize_distribution
 from faceage.training.logging import Progress
@@ -39,11 +41,10 @@ from faceage.training.losses import age_losses
 
 FORMAT = "faceage-teacher-1"
 CROP_SIZE = 256  # px of the crops in memory
-SIZES = (160, 192)  # px of the window: for most of the training, and for its last part
-LARGE_FROM = 0.75  # of the training
-CLEAN_AT = 0.4  # of the training
+CLEAN_AT = 0.5  # of the training
 ESTIMATED_LABEL_WEIGHT = 0.6  # of samples whose label is itself an estimate
-HEADS_ONLY = 6000  # images: the heads start at random, and their gradients with them
+HEADS_ONLY = 10_000  # images: the heads start at random, and their gradients with them
+DEGRADED = 0.5  # fraction of the pictures
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class TeacherConfig:
         backbone: .safetensors file of MobileNetV1 (`conv1.weight`, `depthwise1.weight`, ...).
         out: run directory.
         images: length of the training, in images seen.
-        lr: AdamW's learning rate of the heads; the last layers of the backbone have 0.3 of it, and
-            every two layers before them `layer_decay` of that.
+        lr: AdamW's learning rate of the heads.
+        backbone_lr: factor on `lr` for the last layers of the backbone; every two layers before
+            them have `layer_decay` of that. The layers that become the encoder are frozen.
         gender_weight: of the gender loss.
         seed: of everything random.
     """
@@ -64,9 +66,10 @@ class TeacherConfig:
     data: str
     backbone: Path
     out: Path
-    images: int = 150_000
+    images: int = 80_000
     batch_size: int = 48
     lr: float = 1e-3
+    backbone_lr: float = 0.05
     layer_decay: float = 0.8
     weight_decay: float = 0.02
     gender_weight: float = 0.3
@@ -154,8 +157,7 @@ class TeacherTrainer:
         self._set_learning_rates()
         self.teacher.train()
         index = self.sampler.batch(self.images_seen, config.batch_size)
-        size = SIZES[self.images_seen >= LARGE_FROM * config.images]
-        windows = augmented_windows(self.faces.images[index], self.faces.valid[index], size)
+        windows = augmented_windows(self.faces.images[index], self.faces.valid[index], TEACHER_SIZE)
         with torch.autocast("cpu", torch.bfloat16):
             output = self.teacher(windows.contiguous(memory_format=torch.channels_last))
         faces = self.faces
@@ -180,12 +182,13 @@ class TeacherTrainer:
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         config, backbone = self.config, self.teacher.backbone
-        names = ["conv1"]
-        names += [f"{kind}{n}" for n in range(1, LAYERS + 1) for kind in ("depthwise", "pointwise")]
+        backbone.requires_grad_(False)
+        layers = range(ENCODER_LAYERS + 1, LAYERS + 1)
+        names = [f"{kind}{n}" for n in layers for kind in ("depthwise", "pointwise")]
         groups: list[dict[str, Any]] = []
         for depth, name in enumerate(reversed(names)):
-            factor = 0.3 * config.layer_decay ** (depth // 4)
-            parameters = list(backbone.get_submodule(name).parameters())
+            factor = config.backbone_lr * config.layer_decay ** (depth // 4)
+            parameters = list(backbone.get_submodule(name).requires_grad_(True).parameters())
             groups.append({"params": parameters, "factor": factor, "backbone": True})
         heads = [p for n, p in self.teacher.named_parameters() if not n.startswith("backbone.")]
         return [*groups, {"params": heads, "factor": 1.0, "backbone": False}]
@@ -201,7 +204,9 @@ class TeacherTrainer:
     def _down_weight_noisy_labels(self) -> None:
         """Weigh down the labels that the teacher, so far, contradicts strongly."""
         with torch.autocast("cpu", torch.bfloat16):
-            ages, _ = estimate(self.ema, self.faces.images, self.faces.valid, zooms=(1.0,))
+            ages, _ = estimate(
+                self.ema, self.faces.images, self.faces.valid, zooms=(1.0,), mirrors=(1.0,)
+            )
         self.label_weights = down_weight_labels(self.dataset, self.faces, ages)
         self.cleaned = True
         noisy = self.label_weights < 0.5 * ESTIMATED_LABEL_WEIGHT
@@ -272,12 +277,15 @@ def augmented_windows(images: Tensor, valid: Tensor, size: int) -> Tensor:
         size: px.
     """
     count, device = len(images), images.device
-    grid = window_grid(random_similarity(count, device, angle=12, zoom=0.15, shift=0.04), size)
+    grid = window_grid(random_similarity(count, device, angle=10, zoom=0.1, shift=0.03), size)
     other = valid[torch.randperm(count, device=device)]
     both = torch.cat([torch.maximum(valid, other)[:, :2], torch.minimum(valid, other)[:, 2:]], 1)
     box = torch.where(torch.rand(count, 1, device=device) < 0.5, both, valid)
     windows = crop_windows(images, grid, box)
-    return erase(degrade(recolour(windows, strength=0.4)))
+    windows = recolour(windows, strength=0.3)
+    degraded = erase(degrade(windows))
+    chosen = torch.rand(count, 1, 1, 1, device=device) < DEGRADED
+    return torch.where(chosen, degraded, windows).clamp(-1, 1)
 
 
 def down_weight_labels(
