@@ -23,7 +23,7 @@ def train_teacher(
     ] = Path("runs/teacher"),
     images: Annotated[
         int, typer.Option(min=1, help="Length of the training, in images seen.")
-    ] = 150_000,
+    ] = 60_000,
     seed: Annotated[int, typer.Option(min=0, help="Of all random numbers.")] = 0,
 ) -> None:
     """Train the age teacher: a face recognition network fine-tuned on ages and genders.

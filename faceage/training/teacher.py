@@ -66,7 +66,7 @@ class TeacherConfig:
     data: str
     backbone: Path
     out: Path
-    images: int = 80_000
+    images: int = 60_000
     batch_size: int = 48
     lr: float = 1e-3
     backbone_lr: float = 0.05
@@ -283,9 +283,9 @@ def augmented_windows(images: Tensor, valid: Tensor, size: int) -> Tensor:
     box = torch.where(torch.rand(count, 1, device=device) < 0.5, both, valid)
     windows = crop_windows(images, grid, box)
     windows = recolour(windows, strength=0.3)
-    degraded = erase(degrade(windows))
-    chosen = torch.rand(count, 1, 1, 1, device=device) < DEGRADED
-    return torch.where(chosen, degraded, windows).clamp(-1, 1)
+    chosen = torch.randperm(count, device=device)[: round(DEGRADED * count)]
+    windows[chosen] = erase(degrade(windows[chosen]))
+    return windows.clamp(-1, 1)
 
 
 def down_weight_labels(
