@@ -176,10 +176,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "diff_augment": True,
     },
     "distilled": {
-        "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=160)),
+        "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=192)),
         "losses": {"perceptual": 0.0},
-        "images": 160_000,
-        "warmup_images": 60_000,
+        "images": 85_000,
+        "warmup_images": 15_000,
         "warmup_batch": 48,
         "lr_warmup": 3e-4,
         "weight_decay": 0.02,

@@ -22,8 +22,9 @@ from faceage.training.losses import Terms, age_losses
 from faceage.training.teacher import augmented_windows, down_weight_labels, load_teacher
 from faceage.training.trainer import MAX_TARGET_AGE, Trainer
 
-# Factors on the learning rate, because the pretrained layers change least.
-ENCODER_LR, CLASSIFIER_LR, ATTENTION_LR = 0.1, 0.3, 2.0
+# Factors on the learning rate: the pretrained layers of the classifier change least. The encoder is
+# frozen.
+CLASSIFIER_LR, ATTENTION_LR = 0.1, 2.0
 DECODER_LR = 0.3  # the decoder starts as the old one; only the projection before it is new
 SELF_TARGETS = 0.1  # fraction of faces whose target is their own age
 
@@ -92,8 +93,9 @@ def synthesis_distillation_loss(
 class DistillationTrainer(Trainer):
     """The training loop with both phases distilled.
 
-    The warm-up fine-tunes encoder, decomposition and classifier, starting as the age teacher, on
-    the labels and on the teacher's age distributions. The synthesis learns the changes of a trained
+    The warm-up trains the attention and fine-tunes the classifier, starting as the age teacher, on
+    the labels and on the teacher's age distributions. The encoder keeps the pretrained weights, so
+    that a better classifier does not change the features of the synthesis. The synthesis learns the changes of a trained
     model.
     """
 
@@ -109,7 +111,11 @@ class DistillationTrainer(Trainer):
         if self.images_seen < config.warmup_images:
             with self._autocast():
                 self.soft_labels, _ = estimate(
-                    self.age_teacher, self.faces.images, self.faces.valid, zooms=(1.0,)
+                    self.age_teacher,
+                    self.faces.images,
+                    self.faces.valid,
+                    zooms=(1.0,),
+                    mirrors=(1.0,),
                 )
         self.label_weights = down_weight_labels(self.dataset, self.faces, self.soft_labels)
 
@@ -129,11 +135,11 @@ class DistillationTrainer(Trainer):
     def make_optimisers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
         """One learning rate for each part."""
         config, model = self.config, self.model
+        model.encoder.requires_grad_(False)
         layers = model.classifier.get_submodule("layers")
         heads = [model.classifier.get_submodule(name) for name in ("body", "head")]
         warmup = torch.optim.AdamW(
             [
-                _group(ENCODER_LR, model.encoder),
                 _group(CLASSIFIER_LR, layers),
                 _group(1.0, *heads),
                 _group(ATTENTION_LR, model.decomposition),
