@@ -94,9 +94,9 @@ class DistillationTrainer(Trainer):
     """The training loop with both phases distilled.
 
     The warm-up trains the attention and fine-tunes the classifier, starting as the age teacher, on
-    the labels and on the teacher's age distributions. The encoder keeps the pretrained weights, so
-    that a better classifier does not change the features of the synthesis. The synthesis learns the changes of a trained
-    model.
+    the labels and on the teacher's age distributions. The encoder keeps its pretrained weights, so
+    that another classifier does not change the features of the synthesis. The synthesis learns the
+    changes of a trained model.
     """
 
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
