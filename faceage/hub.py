@@ -1,17 +1,15 @@
-"""Where model files are, and where they come from. Standard library only.
+"""Model files: where they are on this machine, how they are downloaded and verified.
 
-A file is looked for in this order: the path given, the folder `weights/` that travels with the
-package (in a checkout it lies beside the package), the user's cache. Nothing is downloaded unless
-`fetch` is called, and what is downloaded is used only when its sha256 is the one written here.
+A name is looked up in the folder `weights/` of the package (in a checkout it lies beside the
+package), then in the user's cache. Nothing is downloaded unless `fetch` is called, and a download
+is kept only if its sha256 is the one in `REGISTRY`. Importing this module imports nothing heavy.
 """
 
 import hashlib
-import http.client
 import json
 import os
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,70 +195,93 @@ def read_metadata(path: Path) -> dict[str, str]:
 def fetch(
     name: str, *, force: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Download a model file into the user's cache; an intact one already there is kept.
+    """Download a model file into the user's cache, unless an intact one is there.
 
-    The download goes to a temporary file, and takes its name only after its sha256 was found right.
+    The file gets its name only after its sha256 was verified; a failed download changes nothing.
 
     Args:
-        force: download even if the file is there.
+        force: download even if an intact file is there.
         progress: called with the bytes received so far and in all (0 where unknown).
 
     Raises:
-        WeightsError: unknown name, nothing to fetch, no connection, or a wrong sha256.
+        WeightsError: unknown name, no connection, wrong sha256, or the cache cannot be written.
     """
     entry = REGISTRY.get(name)
     if entry is None:
         fetchable = ", ".join(n for n, e in REGISTRY.items() if e.url)
         raise WeightsError(f"Unknown weights {name!r}.", f"These can be fetched: {fetchable}.")
     if not entry.url:
-        return find(name)  # travels with the package
+        return find(name)  # part of the package
     target = cache_dir() / entry.file
-    if not force and target.exists() and file_sha256(target) == entry.sha256:
+    if not force and target.is_file() and file_sha256(target) == entry.sha256:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{entry.file}.")
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
+            partial = _download(entry, Path(folder), progress)
+            partial.chmod(0o644)  # pooch's temporary files are for their owner alone
+            partial.replace(target)
     except OSError as error:
         raise WeightsError(
             f"Cannot write into {target.parent}: {error.strerror}.",
             "Set FACEAGE_CACHE to a folder that can be written.",
         ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            digest = _download(entry, file.write, progress)
-        if digest != entry.sha256:
-            raise WeightsError(
-                f"Threw away {entry.url}: sha256 {digest[:12]}..., not {entry.sha256[:12]}...",
-                "Try again; if it stays so, the file was changed and is not to be trusted.",
-            )
-        Path(partial).replace(target)
-    finally:
-        Path(partial).unlink(missing_ok=True)
     return target
 
 
 def _download(
-    entry: WeightsFile,
-    write: Callable[[bytes], object],
-    progress: Callable[[int, int], None] | None,
-) -> str:
-    digest, received = hashlib.sha256(), 0
+    entry: WeightsFile, folder: Path, progress: Callable[[int, int], None] | None
+) -> Path:
+    """The verified file in `folder`; OSError where that cannot be written."""
+    import pooch
+    from requests import RequestException
+
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(
+        progressbar=_Progress(progress, entry.size) if progress else False,
+        chunk_size=_CHUNK,
+        timeout=_TIMEOUT,
+    )
     try:
-        with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as answer:
-            total = int(answer.headers.get("Content-Length") or entry.size)
-            while chunk := answer.read(_CHUNK):
-                write(chunk)
-                digest.update(chunk)
-                received += len(chunk)
-                if progress:
-                    progress(received, total)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        return Path(pooch.retrieve(entry.url, entry.sha256, entry.file, folder, None, downloader))
+    except RequestException as error:
         raise WeightsError(
-            f"Cannot download {entry.url}: {reason}.",
+            f"Cannot download {entry.url}: {_root_cause(error)}.",
             f"Download it by other means and save it as {cache_dir() / entry.file}",
         ) from error
-    return digest.hexdigest()
+    except ValueError as error:
+        raise WeightsError(
+            f"Deleted the download of {entry.url}: its sha256 is not {entry.sha256[:12]}...",
+            "Try again; if the error stays, the file on the server has changed: do not use it.",
+        ) from error
+
+
+class _Progress:
+    """A progress bar as pooch expects one; reports the bytes received so far and in all."""
+
+    def __init__(self, report: Callable[[int, int], None], size: int) -> None:
+        self.report, self.size = report, size
+        self.total = 0  # set by pooch; 0 if the server does not state it
+        self.received = 0
+
+    def update(self, count: int) -> None:
+        total = self.total or self.size
+        self.received += count
+        if total:  # pooch counts whole chunks, and the total once more at the end
+            self.received = min(self.received, total)
+        self.report(self.received, total)
+
+    def reset(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _root_cause(error: BaseException) -> str:
+    """The first error of a chain, in one line: "Connection refused"."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.partition(" for url:")[0].split())[:200]
 
 
 def verify(name: str | Path | None = None) -> list[Check]:

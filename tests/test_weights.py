@@ -1,6 +1,11 @@
+"""Model files: looking them up, downloading, verifying, and the commands on them."""
+
 import hashlib
 import json
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,20 +30,49 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+class Remote:
+    """A web server on this machine with one file, `content`, and the registry entry "far"."""
+
+    def __init__(self) -> None:
+        self.content = b"model" * 1000
+        self.status = 200
+        self.declared: int | None = len(self.content)  # Content-Length
+        self.requests = 0
+        remote = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                remote.requests += 1
+                self.send_response(remote.status)
+                if remote.declared is not None:
+                    self.send_header("Content-Length", str(remote.declared))
+                self.end_headers()
+                self.wfile.write(remote.content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/far.bin"
+        self.entry = hub.WeightsFile(
+            "far.bin", "a test", "none", self.url, hashlib.sha256(self.content).hexdigest()
+        )
+
+    def serve(self, content: bytes) -> None:
+        self.content, self.declared = content, len(content)
+
+
 @pytest.fixture
-def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packaged: Path, cache: Path) -> Path:
-    """A file behind a URL, registered as "far"."""
-    file = tmp_path / "remote.bin"
-    file.write_bytes(b"model" * 1000)
-    entry = hub.WeightsFile(
-        file="far.bin",
-        what="a test",
-        licence="none",
-        url=file.as_uri(),
-        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
-    )
-    monkeypatch.setitem(hub.REGISTRY, "far", entry)
-    return file
+def remote(monkeypatch: pytest.MonkeyPatch, packaged: Path, cache: Path) -> Iterator[Remote]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    remote = Remote()
+    monkeypatch.setitem(hub.REGISTRY, "far", remote.entry)
+    thread = threading.Thread(target=remote.server.serve_forever, args=[0.05], daemon=True)
+    thread.start()
+    yield remote
+    remote.server.shutdown()
+    remote.server.server_close()
+    thread.join()
 
 
 def test_cache_dir_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -79,54 +113,125 @@ def test_find_says_what_is_missing(packaged: Path, cache: Path, name: str, says:
         hub.find(name)
 
 
-def test_fetch_keeps_what_hashes_right(remote: Path, cache: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    path = hub.fetch("far", progress=lambda *numbers: seen.append(numbers))
+def test_fetch_writes_the_file_into_the_cache(remote: Remote, cache: Path) -> None:
+    reports: list[tuple[int, int]] = []
+    path = hub.fetch("far", progress=lambda *bytes_: reports.append(bytes_))
     assert path == cache / "far.bin"
-    assert path.read_bytes() == remote.read_bytes()
-    assert seen[-1] == (5000, 5000)
+    assert path.read_bytes() == remote.content
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert reports[-1] == (5000, 5000)
+    assert reports == sorted(reports)
     assert [p.name for p in cache.iterdir()] == ["far.bin"]
     assert hub.find("far") == path
-    remote.unlink()
-    assert hub.fetch("far") == path  # intact and here: nothing is downloaded
 
 
-@pytest.mark.parametrize("damage", [b"model" * 999, b"modem" * 1000, b""])
-def test_fetch_throws_away_what_hashes_wrong(remote: Path, cache: Path, damage: bytes) -> None:
-    remote.write_bytes(damage)
-    with pytest.raises(WeightsError, match="sha256"):
+def test_fetch_keeps_an_intact_file(remote: Remote, cache: Path) -> None:
+    hub.fetch("far")
+    assert hub.fetch("far") == cache / "far.bin"
+    assert remote.requests == 1
+    hub.fetch("far", force=True)
+    assert remote.requests == 2
+
+
+def test_fetch_without_a_content_length(remote: Remote, cache: Path) -> None:
+    remote.declared = None
+    reports: list[tuple[int, int]] = []
+    hub.fetch("far", progress=lambda *bytes_: reports.append(bytes_))
+    assert (cache / "far.bin").read_bytes() == remote.content
+    assert {total for _, total in reports} == {0}
+
+
+@pytest.mark.parametrize("content", [b"model" * 999, b"modem" * 1000, b""])
+def test_fetch_deletes_a_download_with_the_wrong_sha256(
+    remote: Remote, cache: Path, content: bytes
+) -> None:
+    remote.serve(content)
+    with pytest.raises(WeightsError, match="sha256") as caught:
         hub.fetch("far")
+    assert remote.url in caught.value.message
+    assert "\n" not in str(caught.value)
     assert list(cache.iterdir()) == []
 
 
-def test_fetch_replaces_a_damaged_file_but_only_by_a_right_one(remote: Path, cache: Path) -> None:
-    good = remote.read_bytes()
+@pytest.mark.parametrize("force", [False, True])
+def test_a_failed_fetch_keeps_the_file_in_the_cache(
+    remote: Remote, cache: Path, force: bool
+) -> None:
+    good = remote.content
     cache.mkdir()
     (cache / "far.bin").write_bytes(b"damaged")
-    remote.write_bytes(b"wrong too")
+    remote.serve(b"wrong too")
     with pytest.raises(WeightsError):
-        hub.fetch("far")
+        hub.fetch("far", force=force)
     assert (cache / "far.bin").read_bytes() == b"damaged"
-    remote.write_bytes(good)
-    assert hub.fetch("far").read_bytes() == good
+    remote.serve(good)
+    assert hub.fetch("far", force=force).read_bytes() == good
 
 
-def test_fetch_without_connection_names_url_and_place(remote: Path, cache: Path) -> None:
-    remote.unlink()
-    with pytest.raises(WeightsError) as caught:
+def _refuse_connections(remote: Remote) -> None:
+    remote.server.shutdown()
+    remote.server.server_close()
+
+
+def _answer_404(remote: Remote) -> None:
+    remote.status = 404
+
+
+def _close_early(remote: Remote) -> None:
+    remote.declared = 2 * len(remote.content)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (_refuse_connections, "Connection refused"),
+        (_answer_404, "404 Client Error: Not Found"),
+        (_close_early, "5000 bytes read, 5000 more expected"),
+    ],
+)
+def test_a_failed_download_names_the_url_the_reason_and_the_place(
+    remote: Remote, cache: Path, failure: Callable[[Remote], None], reason: str
+) -> None:
+    failure(remote)
+    with pytest.raises(WeightsError, match="Cannot download") as caught:
         hub.fetch("far")
-    assert remote.as_uri() in str(caught.value)
+    assert remote.url in caught.value.message
+    assert reason in caught.value.message
     assert str(cache / "far.bin") in caught.value.hint
+    assert "\n" not in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_an_interrupted_download_leaves_nothing(remote: Remote, cache: Path) -> None:
+    def interrupt(received: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hub.fetch("far", progress=interrupt)
     assert list(cache.iterdir()) == []
 
 
 def test_fetch_into_an_unwritable_cache(
-    remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("FACEAGE_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(WeightsError, match="FACEAGE_CACHE"):
         hub.fetch("far")
+
+
+def test_fetch_onto_a_full_disk(
+    remote: Remote, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pooch
+
+    def write(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pooch, "retrieve", write)
+    with pytest.raises(WeightsError, match=r"Cannot write into .*: No space left on device"):
+        hub.fetch("far")
+    assert list(cache.iterdir()) == []
 
 
 def test_fetch_refuses_unknown_names(packaged: Path, cache: Path) -> None:
@@ -148,7 +253,7 @@ def test_verify_finds_good_changed_missing_and_unlisted(packaged: Path, cache: P
     assert problems == {}
 
 
-def test_verify_one_fetched_file(remote: Path, cache: Path) -> None:
+def test_verify_one_fetched_file(remote: Remote, cache: Path) -> None:
     path = hub.fetch("far")
     assert [check.problem for check in hub.verify("far")] == [""]
     path.write_bytes(b"bad")
@@ -191,3 +296,21 @@ def test_the_registry_downloads_over_https_and_knows_the_hash() -> None:
             assert len(entry.sha256) == 64
             assert entry.url.endswith(entry.file)
     assert hub.REGISTRY["retinaface"].sha256.startswith("2979b33ffafd")
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def test_fetch_and_verify_on_the_command_line(run, remote: Remote, cache: Path) -> None:
+    answer = run("weights", "fetch", "far")
+    path = cache / "far.bin"
+    assert (answer.code, answer.lines) == (0, [str(path)])
+    assert answer.errors[-1] == "far: 0.0 of 0.0 MB"
+    assert run("weights", "verify", "far").out == f"{path}: OK\n"
+    path.write_bytes(b"changed")
+    answer = run("weights", "verify", "far")
+    assert (answer.code, answer.out, len(answer.errors)) == (1, "", 1)
+    assert "changed" in answer.err
+    remote.status = 404
+    answer = run("weights", "fetch", "far")
+    assert (answer.code, answer.out, len(answer.errors)) == (1, "", 1)
