@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from faceage import hub
 from faceage.errors import WeightsError
 from faceage.files import replace_file
 from faceage.models.generator import FaceAgeModel, ModelConfig
@@ -84,26 +85,16 @@ def load_weights(
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata of a weights file.
+    """The metadata of a weights file of this package.
 
     Raises:
         WeightsError: missing, damaged, or not written by this package.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"No weights file {path}.", "`faceage weights list` shows what is here.")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path} is not a readable .safetensors file ({error}).",
-            "It may be cut off or of another kind; fetch or copy it again.",
-        ) from None
+    metadata = hub.read_metadata(Path(path))
     if metadata.get("format") != FORMAT:
         raise WeightsError(
-            f"{path} was not written by faceage (format {metadata.get('format')!r}).",
-            f"Weights made by `faceage train` carry the format {FORMAT!r}.",
+            f"{path} was not written by faceage (format {metadata.get('format')!r:.40}).",
+            f"Weights made by `faceage train` have the format {FORMAT!r}.",
         )
     return metadata
 

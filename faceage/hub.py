@@ -8,9 +8,11 @@ is kept only if its sha256 is the one in `REGISTRY`. Importing this module impor
 import hashlib
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from faceage.errors import WeightsError
 
 DEFAULT = "compact-128"
 CHECKSUMS = "SHA256SUMS"
-MAX_HEADER = 100_000_000  # bytes; safetensors' own limit for the header of a file
+MAX_HEADER = 1 << 20  # bytes, of a safetensors file; the packaged model's header has 15,000
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without an answer
@@ -122,12 +124,10 @@ def find(name: str | Path | None = None) -> Path:
         )
     if path := _locate(f"{text}.safetensors"):  # further models put into weights/ or the cache
         return path
-    path = Path(text).expanduser()
-    if path.is_dir():
-        raise WeightsError(f"{text} is a folder, not a weights file.", "Name the file in it.")
-    if not path.exists():
-        known = ", ".join(REGISTRY)
-        raise WeightsError(f"No weights file {text}.", f"Give a path, or one of: {known}.")
+    path = Path(text)
+    with suppress(RuntimeError):  # "~name" of an unknown user
+        path = path.expanduser()
+    check_file(path)
     return path
 
 
@@ -146,12 +146,37 @@ def status() -> list[Status]:
     return known
 
 
+def check_file(path: Path) -> int:
+    """The size of a regular file, in bytes.
+
+    Devices and pipes are refused without opening them: reading one may never end.
+
+    Raises:
+        WeightsError: it is missing, no regular file, or cannot be accessed.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: NUL in name
+        known = ", ".join(REGISTRY)
+        raise WeightsError(
+            f"No weights file {path}.", f"Give a path, or one of: {known}."
+        ) from error
+    except OSError as error:
+        raise WeightsError(f"Cannot read {path}: {error.strerror}.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise WeightsError(f"{path} is a folder, not a weights file.", "Give a file in it.")
+    if not stat.S_ISREG(status.st_mode):
+        raise WeightsError(f"{path} is a device or a pipe, not a weights file.", "Give a file.")
+    return status.st_size
+
+
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file, as 64 hex digits.
+    """The sha256 of a regular file, as 64 hex digits.
 
     Raises:
         WeightsError: it cannot be read.
     """
+    check_file(path)
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -163,33 +188,35 @@ def file_sha256(path: Path) -> str:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a .safetensors file, from its header alone; other files have none.
+    """The metadata of a safetensors file; reads its header, at most `MAX_HEADER` bytes.
 
     Raises:
-        WeightsError: it cannot be read, is truncated, or is no safetensors file.
+        WeightsError: it cannot be read, is truncated, or is not a safetensors file.
     """
-    if path.suffix != ".safetensors":
-        return {}
+    size = check_file(path)
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise ValueError("no header")
+            if MAX_HEADER < length <= size - 8:
+                raise WeightsError(
+                    f"{path} has a header of {length:,} bytes, more than {MAX_HEADER:,}.",
+                    "Give weights of faceage.",
+                )
+            if not 2 <= length <= size - 8:
+                raise ValueError
             header = json.loads(file.read(length))
-        end = max(
-            (v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0
-        )
-        if size != 8 + length + end:
-            raise ValueError("truncated")
-        return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
+        metadata = header.pop("__metadata__", {})
+        end = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
+        if size != end or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError
     except OSError as error:
         raise WeightsError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise WeightsError(
-            f"{path} is damaged or not a safetensors file ({size:,} bytes).",
-            "Get it again, or check it with: faceage weights verify",
-        ) from error
+            f"{path} is truncated, damaged or not a safetensors file ({size:,} bytes).",
+            "Copy or fetch it again.",
+        ) from None
+    return dict(metadata)
 
 
 def fetch(
@@ -306,7 +333,13 @@ def _check(path: Path, expected: str | None) -> Check:
         return Check(path, "", "missing")
     digest = file_sha256(path)
     if expected is None:
-        return Check(path, digest, f"not listed in {CHECKSUMS}")
+        problem = f"not listed in {CHECKSUMS}"
+        if path.suffix == ".safetensors":
+            try:
+                read_metadata(path)
+            except WeightsError:
+                problem = "truncated, damaged or not a safetensors file"
+        return Check(path, digest, problem)
     return Check(path, digest, "" if digest == expected else f"changed: should be {expected}")
 
 
@@ -329,6 +362,7 @@ def _expected() -> Iterator[tuple[Path, str]]:
 def _locate(file: str) -> Path | None:
     for folder in (packaged_dir(), cache_dir()):
         path = folder / file
-        if path.is_file():
-            return path.absolute()
+        with suppress(OSError):  # the name is too long for a file, or the folder is not accessible
+            if path.is_file():
+                return path.absolute()
     return None

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -239,8 +241,12 @@ def test_fetch_refuses_unknown_names(packaged: Path, cache: Path) -> None:
         hub.fetch("nonsuch")
 
 
-def test_verify_finds_good_changed_missing_and_unlisted(packaged: Path, cache: Path) -> None:
-    for name, content in {"good": b"1", "changed": b"2", "unlisted": b"3"}.items():
+def test_verify_finds_good_changed_missing_and_unlisted(
+    packaged: Path, cache: Path, tiny_weights: Path
+) -> None:
+    whole = tiny_weights.read_bytes()
+    contents = {"good": b"1", "changed": b"2", "unlisted": whole, "truncated": whole[:-1]}
+    for name, content in contents.items():
         (packaged / f"{name}.safetensors").write_bytes(content)
     one = hashlib.sha256(b"1").hexdigest()
     lines = [f"{one}  {name}.safetensors\n" for name in ("good", "changed", "gone")]
@@ -250,6 +256,7 @@ def test_verify_finds_good_changed_missing_and_unlisted(packaged: Path, cache: P
     assert problems.pop("changed").startswith("changed")
     assert problems.pop("gone") == "missing"
     assert problems.pop("unlisted") == "not listed in SHA256SUMS"
+    assert problems.pop("truncated") == "truncated, damaged or not a safetensors file"
     assert problems == {}
 
 
@@ -260,26 +267,96 @@ def test_verify_one_fetched_file(remote: Remote, cache: Path) -> None:
     assert "changed" in hub.verify("far")[0].problem
 
 
-def test_metadata_without_torch(tiny_weights: Path) -> None:
-    found = hub.read_metadata(tiny_weights)
-    assert found["format"] == "faceage-1"
-    assert json.loads(found["config"])["size"] == 32
+def test_metadata(tiny_weights: Path) -> None:
+    metadata = hub.read_metadata(tiny_weights)
+    assert metadata["format"] == "faceage-1"
+    assert json.loads(metadata["config"])["size"] == 32
 
 
-def test_metadata_of_damaged_files(tiny_weights: Path, tmp_path: Path) -> None:
-    content = tiny_weights.read_bytes()
-    for damaged in (
+def _safetensors(header: bytes, data: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + data
+
+
+TENSOR = b'{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+
+
+def test_metadata_of_a_file_without_any(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(_safetensors(b'{"a":' + TENSOR + b"}", b"1234"))
+    assert hub.read_metadata(path) == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
         b"",
         b"abc",
-        content[:5],
-        content[:-1],
-        content[: len(content) // 2],
         b"x" * 99,
-    ):
-        path = tmp_path / "damaged.safetensors"
-        path.write_bytes(damaged)
-        with pytest.raises(WeightsError, match="damaged or not a safetensors file"):
-            hub.read_metadata(path)
+        _safetensors(b""),
+        _safetensors(b"[]"),
+        _safetensors(b"7 "),
+        _safetensors(b"{}", b"more"),
+        _safetensors(b'{"a":' + TENSOR + b"}", b"123"),
+        _safetensors(b'{"a":' + TENSOR + b"}", b"12345"),
+        _safetensors(b'{"a":{"data_offsets":[0]}}'),
+        _safetensors(b'{"a":{"data_offsets":"0123"}}', b"1"),
+        _safetensors(b'{"a":{}}'),
+        _safetensors(b'{"a":7}'),
+        _safetensors(b'{"__metadata__":7}'),
+        _safetensors(b'{"__metadata__":{"a":7}}'),
+        _safetensors(b'{"a":"\xff"}'),
+        _safetensors(b'{"a":' + b"[" * 100_000),
+        _safetensors(b'{"a":{"data_offsets":[0,' + b"9" * 10_000 + b"]}}"),
+        _safetensors(b'{"a":{"data_offsets":[0,1e999]}}'),
+    ],
+)
+def test_metadata_of_damaged_files(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="truncated, damaged or not a safetensors file"):
+        hub.read_metadata(path)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.5, 0.9999])
+def test_metadata_of_a_truncated_file(tiny_weights: Path, tmp_path: Path, share: float) -> None:
+    content = tiny_weights.read_bytes()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(WeightsError, match="truncated, damaged or not a safetensors file"):
+        hub.read_metadata(path)
+
+
+@pytest.mark.parametrize("length", [hub.MAX_HEADER + 1, 200_000_000])
+def test_a_large_header_is_not_read(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(length.to_bytes(8, "little"))
+    os.truncate(path, 8 + length)  # sparse
+    tracemalloc.start()
+    with pytest.raises(WeightsError, match=f"a header of {length:,} bytes"):
+        hub.read_metadata(path)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    path = tmp_path / "pipe.safetensors"
+    os.mkfifo(path)
+    return path
+
+
+def test_only_regular_files_are_opened(pipe: Path) -> None:
+    for path in (Path("/dev/zero"), pipe):
+        for read in (hub.find, hub.read_metadata, hub.file_sha256, hub.verify):
+            with pytest.raises(WeightsError, match="is a device or a pipe"):
+                read(path)
+
+
+def test_names_that_are_no_paths() -> None:
+    for name in ("nul\0byte", "~nosuchuser/w.safetensors", "x" * 1000, "pyproject.toml/w"):
+        with pytest.raises(WeightsError, match=r"No weights file|Cannot read") as caught:
+            hub.find(name)
+        assert "\n" not in str(caught.value)
 
 
 def test_status_lists_the_registry_and_further_files(packaged: Path, cache: Path) -> None:
@@ -314,3 +391,26 @@ def test_fetch_and_verify_on_the_command_line(run, remote: Remote, cache: Path) 
     remote.status = 404
     answer = run("weights", "fetch", "far")
     assert (answer.code, answer.out, len(answer.errors)) == (1, "", 1)
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_what_is_no_weights_file_ends_with_one_line(
+    run, tmp_path: Path, pipe: Path, tiny_weights: Path, command: str
+) -> None:
+    cut, header = tmp_path / "cut.safetensors", tmp_path / "header.safetensors"
+    cut.write_bytes(tiny_weights.read_bytes()[:-1])
+    header.write_bytes((200_000_000).to_bytes(8, "little"))
+    for path in (Path("/dev/zero"), pipe, tmp_path, cut, header, tmp_path / "gone"):
+        answer = run("weights", command, path)
+        assert (answer.code, answer.out, len(answer.errors)) == (1, "", 1), path
+        assert str(path) in answer.err
+
+
+def test_info_prints_no_control_characters(run, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    metadata = {"licence": "MIT\nsha256: 0", "data": "\x1b[2J\ud800 été"}
+    path.write_bytes(_safetensors(json.dumps({"__metadata__": metadata}).encode()))
+    lines = run("weights", "info", path).lines
+    assert lines[3:] == ["licence: MIT\ufffdsha256: 0", "data: \ufffd[2J\ufffd été"]
+    info = json.loads(run("weights", "info", path, "--json").out)
+    assert {key: info[key] for key in metadata} == metadata

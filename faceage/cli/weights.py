@@ -41,13 +41,14 @@ def weights_info(
 ) -> None:
     """Show what a model file says about itself: architecture, data, figures, licence."""
     path = hub.find(name)
-    info: dict[str, Any] = {"file": str(path), "size": path.stat().st_size}
-    info |= {"sha256": hub.file_sha256(path)} | hub.read_metadata(path)
+    metadata = hub.read_metadata(path) if path.suffix == ".safetensors" else {}
+    info: dict[str, Any] = {"file": str(path), "size": hub.check_file(path)}
+    info |= {"sha256": hub.file_sha256(path)} | metadata
     if as_json:
         typer.echo(json.dumps(info, indent=2))
         return
     for key, value in info.items():
-        typer.echo(f"{key}: {value}")
+        typer.echo(_printable(f"{key}: {value}"))
 
 
 @weights_app.command("fetch")
@@ -86,3 +87,8 @@ def weights_verify(
         else:
             typer.echo(f"{check.path}: OK")
     return 1 if any(check.problem for check in checks) else 0
+
+
+def _printable(text: str) -> str:
+    """One line without control characters, which a file of unknown origin may contain."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
