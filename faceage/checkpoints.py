@@ -84,6 +84,9 @@ def load_weights(
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             problem = _mismatch(expected, {n: tuple(s.get_shape()) for n, s in slices.items()})
+            for name, tensor in slices.items():
+                if tensor.get_dtype() not in ("F16", "BF16", "F32"):
+                    problem = f"{name:.80} has values of type {tensor.get_dtype()}"
             if not problem:
                 tensors = {name: file.get_tensor(name).float() for name in expected}
                 problem = _invalid_values(tensors)
@@ -153,6 +156,8 @@ def load_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
         hub.check_file(path)
         _check_archive(path)
         state = torch.load(path, map_location=device, weights_only=True)
+    except WeightsError:
+        raise
     except Exception as error:  # torch and zipfile raise many kinds
         raise WeightsError(
             f"{path} is not a readable training state ({_first_line(error)}).",

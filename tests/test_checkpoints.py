@@ -215,6 +215,16 @@ def test_tensors_of_another_architecture(weights: Path, change: dict, says: str)
         load_weights(_resaved(weights, config=json.dumps(config)))
 
 
+def test_tensors_of_another_type(weights: Path) -> None:
+    with safe_open(weights, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    tensors["decoder.flow.bias"] = tensors["decoder.flow.bias"].int()
+    save_file(tensors, weights, metadata)
+    with pytest.raises(WeightsError, match=r"decoder\.flow\.bias has values of type I32"):
+        load_weights(weights)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["decoder.residual.weight", "classifier.head.bias"])
 def test_values_that_are_not_finite(tmp_path: Path, name: str, value: float) -> None:
