@@ -28,18 +28,19 @@ _TIMEOUT = 60  # seconds without an answer
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A model file this package knows by name.
+    """A model file with a name.
 
     Attributes:
-        file: its name, in `weights/` or in the cache.
-        what: one line for `faceage weights list`.
-        url: where it is fetched from; "" for a file that travels with the package.
-        sha256: what a fetched file must hash to; "" where `SHA256SUMS` in `weights/` says it.
-        size: bytes of a fetched file, 0 where unknown; for the progress display only.
+        file: its file name, in `weights/` or in the cache.
+        description: one line for `faceage weights list`.
+        licence: of the file, one line.
+        url: where it is fetched from; "" for a file that is part of the package.
+        sha256: of a file with a URL; that of a packaged file is in `weights/SHA256SUMS`.
+        size: bytes, for the progress display if the server does not state it; 0 if unknown.
     """
 
     file: str
-    what: str
+    description: str
     licence: str
     url: str = ""
     sha256: str = ""
@@ -49,34 +50,42 @@ class WeightsFile:
 REGISTRY: dict[str, WeightsFile] = {
     DEFAULT: WeightsFile(
         file="compact-128.safetensors",
-        what="age prediction and ageing, 128 px, for CPUs; the default",
+        description="age prediction and ageing, 128 px, for CPUs; the default",
         licence="non-commercial research (see the model card)",
     ),
     "retinaface": WeightsFile(
         file="detection_mobilenet0.25_Final.pth",
-        what="RetinaFace (MobileNet 0.25) face detector, for --detector retinaface",
+        description="RetinaFace (MobileNet 0.25) face detector, for --detector retinaface",
         licence="MIT",
         url="https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
         "detection_mobilenet0.25_Final.pth",
         sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
         size=1_789_735,
     ),
+    "vgg19": WeightsFile(
+        file="vgg19-dcbb9e9d.pth",
+        description="VGG19 (torchvision), for --vgg: features for the losses of training",
+        licence="BSD-3-Clause (torchvision); trained on ImageNet",
+        url="https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+        sha256="dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+        size=574_673_361,
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of one model file. `path` is None where it is not on this machine."""
+    """A model file and its place; `path` is None if it is not on this machine."""
 
     name: str
     path: Path | None
-    what: str
+    description: str
     licence: str
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of verifying one file: `problem` is "" where it is as it should be."""
+    """The result of verifying one file; `problem` is "" if there is none."""
 
     path: Path
     sha256: str
@@ -84,13 +93,13 @@ class Check:
 
 
 def packaged_dir() -> Path:
-    """The folder of the model files that travel with the package; it need not exist."""
+    """The folder of the model files in the package; it need not exist."""
     inside = Path(__file__).parent / "weights"  # in a wheel
     return inside if inside.is_dir() else Path(__file__).parent.parent / "weights"  # in a checkout
 
 
 def cache_dir() -> Path:
-    """The user's cache: `$FACEAGE_CACHE`, else the platform's place; it need not exist."""
+    """The user's cache: `$FACEAGE_CACHE`, else the platform's default; it need not exist."""
     if own := os.environ.get("FACEAGE_CACHE"):
         return Path(own).expanduser()
     if sys.platform == "win32":
@@ -103,10 +112,10 @@ def cache_dir() -> Path:
 
 
 def find(name: str | Path | None = None) -> Path:
-    """The model file of a name ("retinaface") or path; None is the default model.
+    """The path of a model file, given its name ("retinaface") or path; None: the default model.
 
     Raises:
-        WeightsError: there is no such name or file, or the file is not on this machine.
+        WeightsError: there is no such name or file, or it is not on this machine.
     """
     text = DEFAULT if name is None else str(name)
     if text in REGISTRY:
@@ -122,7 +131,7 @@ def find(name: str | Path | None = None) -> Path:
             f"The weights {text!r} are missing from {packaged_dir()}.",
             "Reinstall the package, or give a file with --weights.",
         )
-    if path := _locate(f"{text}.safetensors"):  # further models put into weights/ or the cache
+    if path := _locate(f"{text}.safetensors"):  # a model that the user put there
         return path
     path = Path(text)
     with suppress(RuntimeError):  # "~name" of an unknown user
@@ -132,9 +141,9 @@ def find(name: str | Path | None = None) -> Path:
 
 
 def status() -> list[Status]:
-    """All known model files, first the registry's, then further ones lying in the same folders."""
+    """All model files: those of the registry, then other .safetensors files in their folders."""
     known = [
-        Status(name, _locate(entry.file), entry.what, entry.licence)
+        Status(name, _locate(entry.file), entry.description, entry.licence)
         for name, entry in REGISTRY.items()
     ]
     files = {entry.file for entry in REGISTRY.values()}
@@ -312,13 +321,13 @@ def _root_cause(error: BaseException) -> str:
 
 
 def verify(name: str | Path | None = None) -> list[Check]:
-    """Compare model files with the sha256 they should have: all that are here, or one.
+    """Compare the sha256 of one model file, or of all on this machine, with the expected one.
 
-    Files of the package are held against `SHA256SUMS` beside them, fetched ones against the
-    registry.
+    The expected sha256 of a packaged file is in `SHA256SUMS` beside it, that of a fetched file in
+    the registry.
 
     Raises:
-        WeightsError: `name` is given and cannot be found, or `SHA256SUMS` cannot be read.
+        WeightsError: the file does not exist, or `SHA256SUMS` is malformed.
     """
     expected = dict(_expected())
     if name is None:
@@ -351,7 +360,7 @@ def _expected() -> Iterator[tuple[Path, str]]:
                 continue
             digest, _, file = line.partition(" ")  # sha256sum's format: digest, two spaces, name
             if len(digest) != 64 or not file.strip(" *"):
-                raise WeightsError(f"{sums} has a line that cannot be read: {line!r}.")
+                raise WeightsError(f"{sums} has a malformed line: {line!r}.")
             yield (packaged_dir() / file.strip(" *")).absolute(), digest.lower()
     for entry in REGISTRY.values():
         path = _locate(entry.file)

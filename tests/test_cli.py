@@ -303,17 +303,7 @@ def test_valid_box() -> None:
     assert valid_box(half, (100, 200), 100) == (0, 0, 100, 50)
 
 
-# --- weights and the rest ----------------------------------------------------------------------
-
-
-def test_weights_list_and_info(run, tiny_weights: Path) -> None:
-    names = [row["name"] for row in json.loads(run("weights", "list", "--json").out)]
-    assert {"compact-128", "retinaface"} <= set(names)
-    assert "retinaface  not here" in run("weights", "list").out
-    info = json.loads(run("weights", "info", tiny_weights, "--json").out)
-    assert info["sha256"] == hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
-    assert json.loads(info["config"])["size"] == 32
-    assert "licence: none: random numbers" in run("weights", "info", tiny_weights).lines
+# --- training --------------------------------------------------------------------------------
 
 
 def test_train_dry_run(run, tmp_path: Path) -> None:

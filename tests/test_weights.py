@@ -104,7 +104,10 @@ def test_find_prefers_package_to_cache_and_path_to_nothing(packaged: Path, cache
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("nonsuch", "No weights file nonsuch. Give a path, or one of: compact-128, retinaface."),
+        (
+            "nonsuch",
+            "No weights file nonsuch. Give a path, or one of: compact-128, retinaface, vgg19.",
+        ),
         (hub.DEFAULT, "missing from"),
         ("retinaface", "Get them with: faceage weights fetch retinaface"),
         (".", "is a folder"),
@@ -362,7 +365,8 @@ def test_names_that_are_no_paths() -> None:
 def test_status_lists_the_registry_and_further_files(packaged: Path, cache: Path) -> None:
     (packaged / "wide.safetensors").write_bytes(b"x")
     found = {s.name: s.path for s in hub.status()}
-    assert found == {"compact-128": None, "retinaface": None, "wide": packaged / "wide.safetensors"}
+    assert found.pop("wide") == packaged / "wide.safetensors"
+    assert found == {"compact-128": None, "retinaface": None, "vgg19": None}
 
 
 def test_the_registry_downloads_over_https_and_knows_the_hash() -> None:
@@ -373,9 +377,22 @@ def test_the_registry_downloads_over_https_and_knows_the_hash() -> None:
             assert len(entry.sha256) == 64
             assert entry.url.endswith(entry.file)
     assert hub.REGISTRY["retinaface"].sha256.startswith("2979b33ffafd")
+    vgg19 = hub.REGISTRY["vgg19"]  # torchvision puts the first digits into the name
+    assert vgg19.sha256[:8] == vgg19.file.removeprefix("vgg19-").removesuffix(".pth")
 
 
 # --- commands -------------------------------------------------------------------------------------
+
+
+def test_list_and_info(run, tiny_weights: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(run("weights", "list", "--json").out)}
+    assert {"compact-128", "retinaface", "vgg19"} <= rows.keys()
+    assert rows["vgg19"]["path"] is None
+    assert "retinaface  not on this machine" in run("weights", "list").lines
+    info = json.loads(run("weights", "info", tiny_weights, "--json").out)
+    assert info["sha256"] == hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
+    assert json.loads(info["config"])["size"] == 32
+    assert "licence: none: random numbers" in run("weights", "info", tiny_weights).lines
 
 
 def test_fetch_and_verify_on_the_command_line(run, remote: Remote, cache: Path) -> None:
