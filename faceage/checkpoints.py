@@ -48,7 +48,7 @@ def save_weights(path: str | Path, model: FaceAgeModel, metadata: dict[str, str]
 
     Args:
         path: the .safetensors file; replaced if it exists.
-        model: its parameters and buffers are written, matrices and kernels as float16.
+        model: the source of parameters and buffers; matrices and kernels become float16.
         metadata: str -> str; `format` and `config` are added.
 
     Raises:
@@ -169,14 +169,14 @@ def load_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
 
 
 def recalibrate(norms: Iterable[BatchNorm], run: Callable[[int], None], batches: int) -> None:
-    """Give averaged weights batch statistics of their own.
+    """Measure batch-norm statistics anew, for averaged (EMA) weights.
 
-    Averaged weights produce other activations than the weights whose statistics they carry.
+    Averaged weights produce other activations than the weights that were trained.
 
     Args:
-        norms: the batch norms to measure; left in eval mode with the mean over the batches.
-        run: called with 0 ... batches - 1, passes a batch through the model.
-        batches: how many.
+        norms: the batch norms; their statistics become the mean over the batches, their mode eval.
+        run: called with 0 ... batches - 1; passes a batch through the model.
+        batches: number of batches.
     """
     momenta: list[tuple[BatchNorm, float | None]] = []
     for norm in norms:
@@ -201,7 +201,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
-            hub.read_metadata(path)  # refuses what is not worth mapping into memory
+            hub.read_metadata(path)  # refuses large headers
             tensors = load_file(path)
         else:
             hub.check_file(path)

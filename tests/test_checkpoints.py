@@ -1,4 +1,4 @@
-"""Weights and states: round trips, refusals, and nothing half-written."""
+"""Weights and training states: round trips, invalid files, atomic writes."""
 
 import copy
 import dataclasses
@@ -66,28 +66,28 @@ def test_round_trip(tmp_path: Path, decomposition: bool) -> None:
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 2)
     metadata = {"licence": "none", "figures": '{"mae": 5.1}', "format": "ignored"}
-    loaded, told = load_weights(save_weights(tmp_path / "w.safetensors", model, metadata))
+    loaded, read = load_weights(save_weights(tmp_path / "w.safetensors", model, metadata))
     assert loaded.config == config
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
-    assert told["licence"] == "none"
-    assert told["figures"] == '{"mae": 5.1}'
-    assert told["format"] == FORMAT == "faceage-1"
-    assert json.loads(told["config"])["width"] == 16
+    assert read["licence"] == "none"
+    assert read["figures"] == '{"mae": 5.1}'
+    assert read["format"] == FORMAT == "faceage-1"
+    assert json.loads(read["config"])["width"] == 16
     for name, value in model.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             precise = value.half().float() if value.ndim > 1 else value
             assert torch.equal(loaded.state_dict()[name], precise), name
 
 
-def test_matrices_are_half_the_rest_whole(weights: Path) -> None:
+def test_matrices_are_float16_and_the_rest_float32(weights: Path) -> None:
     with safe_open(weights, "pt") as file:
-        kinds = {n: file.get_tensor(n).dtype for n in file.keys()}  # noqa: SIM118
-    assert kinds["encoder.stem.0.weight"] == torch.float16
-    assert kinds["age_feature_cnn.embedding.table.weight"] == torch.float16
-    assert kinds["encoder.stem.1.running_var"] == torch.float32  # may exceed what half can hold
-    assert kinds["classifier.head.bias"] == torch.float32
-    assert not any(name.endswith("num_batches_tracked") for name in kinds)
+        dtypes = {n: file.get_tensor(n).dtype for n in file.keys()}  # noqa: SIM118
+    assert dtypes["encoder.stem.0.weight"] == torch.float16
+    assert dtypes["age_feature_cnn.embedding.table.weight"] == torch.float16
+    assert dtypes["encoder.stem.1.running_var"] == torch.float32  # may exceed what half can hold
+    assert dtypes["classifier.head.bias"] == torch.float32
+    assert not any(name.endswith("num_batches_tracked") for name in dtypes)
 
 
 def test_loaded_weights_compute_the_same(weights: Path, model: FaceAgeModel) -> None:
@@ -130,7 +130,7 @@ def test_a_pickle_is_not_loaded(tmp_path: Path, model: FaceAgeModel) -> None:
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "faceage-2"}])
-def test_foreign_safetensors(tmp_path: Path, metadata: dict | None) -> None:
+def test_safetensors_of_other_programs(tmp_path: Path, metadata: dict | None) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.zeros(2)}, path, metadata)
     with pytest.raises(WeightsError, match="was not written by faceage"):
@@ -249,7 +249,7 @@ import json, resource, sys, time
 from faceage.checkpoints import load_weights
 from faceage.errors import WeightsError
 
-load_weights(sys.argv[1])  # what torch does once is not what is measured
+load_weights(sys.argv[1])  # excludes what torch does once per process
 for path in sys.argv[2:]:
     memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     try:
@@ -263,7 +263,7 @@ for path in sys.argv[2:]:
 """
 
 
-def test_hostile_files_cost_neither_time_nor_memory(
+def test_hostile_files_are_refused_fast_and_without_large_allocations(
     weights: Path, tmp_path: Path, model: FaceAgeModel
 ) -> None:
     largest = {name: high for name, (_, high, _) in LIMITS.items()}
@@ -313,7 +313,7 @@ def test_state_round_trip(tmp_path: Path) -> None:
     assert torch.equal(loaded["model"]["a"], torch.arange(3))
 
 
-class _Evil:
+class _RunsCode:
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -324,7 +324,7 @@ class _Evil:
 @pytest.mark.parametrize("read", [load_state, read_tensors])
 def test_pickles_that_run_code_are_refused(tmp_path: Path, read) -> None:
     trace = tmp_path / "trace"
-    torch.save({"images_seen": 0, "config": {}, "evil": _Evil(trace)}, tmp_path / "state.pt")
+    torch.save({"images_seen": 0, "config": {}, "code": _RunsCode(trace)}, tmp_path / "state.pt")
     with pytest.raises(WeightsError) as caught:
         read(tmp_path / "state.pt")
     assert not trace.exists()
@@ -391,7 +391,7 @@ def test_read_tensors(tmp_path: Path) -> None:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def test_writing_replaces_and_leaves_nothing_behind(tmp_path: Path, model: FaceAgeModel) -> None:
+def test_writing_replaces_the_file_and_leaves_no_other(tmp_path: Path, model: FaceAgeModel) -> None:
     for _ in range(2):
         save_weights(tmp_path / "w.safetensors", model, {})
         save_state(tmp_path / "state.pt", {"images_seen": 1, "config": {}})
@@ -450,7 +450,7 @@ def test_unwritable_places(tmp_path: Path, model: FaceAgeModel, kind: str) -> No
 # --- batch statistics -----------------------------------------------------------------------------
 
 
-def test_recalibration_is_a_plain_mean_over_the_batches() -> None:
+def test_recalibration_takes_the_mean_over_the_batches() -> None:
     norm = nn.BatchNorm2d(1, momentum=0.1).eval()
     norm.running_mean.fill_(99.0)
     batches = [torch.full((2, 1, 2, 2), float(v)) for v in (1, 2, 6)]

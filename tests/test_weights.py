@@ -89,7 +89,9 @@ def test_cache_dir_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert hub.cache_dir() == tmp_path / ".cache" / "faceage"
 
 
-def test_find_prefers_package_to_cache_and_path_to_nothing(packaged: Path, cache: Path) -> None:
+def test_find_looks_in_the_package_then_in_the_cache_then_for_a_path(
+    packaged: Path, cache: Path
+) -> None:
     cache.mkdir()
     name = hub.REGISTRY[hub.DEFAULT].file
     (cache / name).write_bytes(b"b")
@@ -113,7 +115,7 @@ def test_find_prefers_package_to_cache_and_path_to_nothing(packaged: Path, cache
         (".", "is a folder"),
     ],
 )
-def test_find_says_what_is_missing(packaged: Path, cache: Path, name: str, says: str) -> None:
+def test_find_names_what_is_missing(packaged: Path, cache: Path, name: str, says: str) -> None:
     with pytest.raises(WeightsError, match=says.replace(".", r"\.")):
         hub.find(name)
 
@@ -244,7 +246,7 @@ def test_fetch_refuses_unknown_names(packaged: Path, cache: Path) -> None:
         hub.fetch("nonsuch")
 
 
-def test_verify_finds_good_changed_missing_and_unlisted(
+def test_verify_reports_changed_missing_unlisted_and_truncated_files(
     packaged: Path, cache: Path, tiny_weights: Path
 ) -> None:
     whole = tiny_weights.read_bytes()
@@ -355,21 +357,21 @@ def test_only_regular_files_are_opened(pipe: Path) -> None:
                 read(path)
 
 
-def test_names_that_are_no_paths() -> None:
+def test_find_with_invalid_paths() -> None:
     for name in ("nul\0byte", "~nosuchuser/w.safetensors", "x" * 1000, "pyproject.toml/w"):
         with pytest.raises(WeightsError, match=r"No weights file|Cannot read") as caught:
             hub.find(name)
         assert "\n" not in str(caught.value)
 
 
-def test_status_lists_the_registry_and_further_files(packaged: Path, cache: Path) -> None:
+def test_status_lists_the_registry_and_other_files(packaged: Path, cache: Path) -> None:
     (packaged / "wide.safetensors").write_bytes(b"x")
     found = {s.name: s.path for s in hub.status()}
     assert found.pop("wide") == packaged / "wide.safetensors"
     assert found == {"compact-128": None, "retinaface": None, "vgg19": None}
 
 
-def test_the_registry_downloads_over_https_and_knows_the_hash() -> None:
+def test_registry_entries_have_an_https_url_and_a_sha256() -> None:
     for entry in hub.REGISTRY.values():
         assert entry.licence
         if entry.url:
@@ -411,7 +413,7 @@ def test_fetch_and_verify_on_the_command_line(run, remote: Remote, cache: Path) 
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])
-def test_what_is_no_weights_file_ends_with_one_line(
+def test_files_that_are_not_weights_give_a_one_line_error(
     run, tmp_path: Path, pipe: Path, tiny_weights: Path, command: str
 ) -> None:
     cut, header = tmp_path / "cut.safetensors", tmp_path / "header.safetensors"
