@@ -251,13 +251,13 @@ from faceage.errors import WeightsError
 
 load_weights(sys.argv[1])  # excludes what torch does once per process
 for path in sys.argv[2:]:
-    memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     try:
         load_weights(path)
         message = ""
     except WeightsError as error:
         message = str(error)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
     print(json.dumps([message, seconds, more / 1024]))
 """
