@@ -164,7 +164,7 @@ def check_file(path: Path) -> int:
         WeightsError: it is missing, no regular file, or cannot be accessed.
     """
     try:
-        status = path.stat()
+        info = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: NUL in name
         known = ", ".join(REGISTRY)
         raise WeightsError(
@@ -172,11 +172,11 @@ def check_file(path: Path) -> int:
         ) from error
     except OSError as error:
         raise WeightsError(f"Cannot read {path}: {error.strerror}.") from error
-    if stat.S_ISDIR(status.st_mode):
+    if stat.S_ISDIR(info.st_mode):
         raise WeightsError(f"{path} is a folder, not a weights file.", "Give a file in it.")
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(info.st_mode):
         raise WeightsError(f"{path} is a device or a pipe, not a weights file.", "Give a file.")
-    return status.st_size
+    return info.st_size
 
 
 def file_sha256(path: Path) -> str:
@@ -186,14 +186,11 @@ def file_sha256(path: Path) -> str:
         WeightsError: it cannot be read.
     """
     check_file(path)
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"Cannot read {path}: {error.strerror}.") from error
-    return digest.hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -237,7 +234,7 @@ def fetch(
 
     Args:
         force: download even if an intact file is there.
-        progress: called with the bytes received so far and in all (0 where unknown).
+        progress: called with the bytes received so far and in all (0 if unknown).
 
     Raises:
         WeightsError: unknown name, no connection, wrong sha256, or the cache cannot be written.
@@ -268,7 +265,7 @@ def fetch(
 def _download(
     entry: WeightsFile, folder: Path, progress: Callable[[int, int], None] | None
 ) -> Path:
-    """The verified file in `folder`; OSError where that cannot be written."""
+    """Download a file into `folder` and verify it; OSError if the folder cannot be written."""
     import pooch
     from requests import RequestException
 
@@ -279,7 +276,10 @@ def _download(
         timeout=_TIMEOUT,
     )
     try:
-        return Path(pooch.retrieve(entry.url, entry.sha256, entry.file, folder, None, downloader))
+        path = pooch.retrieve(
+            entry.url, f"sha256:{entry.sha256}", entry.file, folder, downloader=downloader
+        )
+        return Path(path)
     except RequestException as error:
         raise WeightsError(
             f"Cannot download {entry.url}: {_root_cause(error)}.",

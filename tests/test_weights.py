@@ -232,7 +232,7 @@ def test_fetch_onto_a_full_disk(
 ) -> None:
     import pooch
 
-    def write(*_: object) -> None:
+    def write(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pooch, "retrieve", write)
