@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceage import hub
 from faceage.ages import GROUP_NAMES
 from faceage.cli.batch import Batch, check_distinct, result_path, without_results
 from faceage.errors import ConfigError
@@ -304,35 +303,7 @@ def test_valid_box() -> None:
     assert valid_box(half, (100, 200), 100) == (0, 0, 100, 50)
 
 
-# --- weights and the rest ----------------------------------------------------------------------
-
-
-def test_weights_list_and_info(run, tiny_weights: Path) -> None:
-    names = [row["name"] for row in json.loads(run("weights", "list", "--json").out)]
-    assert {"compact-128", "retinaface"} <= set(names)
-    assert "retinaface  not here" in run("weights", "list").out
-    info = json.loads(run("weights", "info", tiny_weights, "--json").out)
-    assert info["sha256"] == hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
-    assert json.loads(info["config"])["size"] == 32
-    assert "licence: none: random numbers" in run("weights", "info", tiny_weights).lines
-
-
-def test_weights_fetch_and_verify(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACEAGE_CACHE", str(tmp_path / "cache"))
-    remote = tmp_path / "remote"
-    remote.write_bytes(b"x" * 2_000_000)
-    sha = hashlib.sha256(remote.read_bytes()).hexdigest()
-    entry = hub.WeightsFile("far.bin", "a test", "none", remote.as_uri(), sha)
-    monkeypatch.setitem(hub.REGISTRY, "far", entry)
-    answer = run("weights", "fetch", "far")
-    path = tmp_path / "cache" / "far.bin"
-    assert (answer.code, answer.lines) == (0, [str(path)])
-    assert answer.errors[-1] == "far: 2.0 of 2.0 MB"
-    assert run("weights", "verify", "far").out == f"{path}: OK\n"
-    path.write_bytes(b"changed")
-    answer = run("weights", "verify", "far")
-    assert (answer.code, answer.out) == (1, "")
-    assert "changed" in answer.err
+# --- training --------------------------------------------------------------------------------
 
 
 def test_train_dry_run(run, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_two_photos_that_would_write_one_file(run, astronaut: Path, tmp_path: Pa
         (["--to", "5", "--face", "first"], "first"),
         (["--to", "5", "--face", "0"], "'0'"),
         (["--to", "5", "--device", "abacus"], "abacus"),
-        (["--to", "12.51,12.52"], "would both write"),
+        (["--to", "12.5000001,12.5000002"], "would both write"),
     ],
 )
 def test_bad_option(run, snapshot, astronaut, tiny_weights, tmp_path, options, says) -> None:
