@@ -193,7 +193,8 @@ def _blur_outside(
     few = cv2.GaussianBlur(few, (0, 0), max(0.06 * side / 4, 0.5), borderType=cv2.BORDER_REFLECT)
     blurred = cv2.resize(few, (width, height), interpolation=cv2.INTER_LINEAR)
     mixed = region + weight[..., None].astype(np.float32) * (blurred.astype(np.float32) - region)
-    return np.rint(mixed).astype(np.uint8)
+    rounded: np.ndarray = np.rint(mixed).astype(np.uint8)
+    return rounded
 
 
 def _square(matrix: np.ndarray) -> np.ndarray:

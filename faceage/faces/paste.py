@@ -32,7 +32,8 @@ def face_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     rim = np.minimum(grid, 1 - grid)
     near = np.minimum(rim[None], rim[:, None])  # distance to the crop's border
     mask = _smooth_step((1 - distance) / 0.3) * _smooth_step((near - 0.01) / 0.1)
-    return mask.astype(np.float32)
+    single: np.ndarray = mask.astype(np.float32)
+    return single
 
 
 def photo_mask(face: Face, shape: tuple[int, ...]) -> np.ndarray:
