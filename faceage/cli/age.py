@@ -12,7 +12,7 @@ import typer
 
 from faceage import hub
 from faceage.ages import format_age, parse_ages
-from faceage.cli.batch import Batch
+from faceage.cli.batch import reject_failing, report_errors, run_batch
 from faceage.cli.common import (
     DetectorOption,
     DeviceOption,
@@ -20,13 +20,22 @@ from faceage.cli.common import (
     ForceOption,
     MinScoreOption,
     PhotosArgument,
+    RecursiveOption,
+    SkipExistingOption,
     WeightsOption,
     command,
 )
-from faceage.cli.inputs import leave_out_results
-from faceage.cli.outputs import Target, first_face, plan_targets
+from faceage.cli.inputs import Item, collect_items, leave_out_results
+from faceage.cli.outputs import (
+    IfExists,
+    Target,
+    check_kept,
+    first_face,
+    pending_files,
+    plan_targets,
+)
 from faceage.faces.selection import parse_faces
-from faceage.files import check_free, make_folder
+from faceage.files import make_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,14 +56,14 @@ class AgeOptions:
         faces: "all", "largest" or a number.
         crop: write the aligned faces at the model's size instead of photos.
         sheet: also write a contact sheet.
-        force: overwrite existing results.
+        if_exists: what to do about results that exist.
     """
 
     ages: Sequence[float]
     faces: str | int = "all"
     crop: bool = False
     sheet: bool = False
-    force: bool = False
+    if_exists: IfExists = IfExists.REFUSE
 
     def aged_files(self, target: Target, face: int) -> list[Path]:
         """The files of a face, in the order of `ages`; photos show all faces together."""
@@ -86,30 +95,45 @@ def age(
     crop: Annotated[
         bool, typer.Option("--crop", help="Write the aligned faces alone, at the model's size.")
     ] = False,
+    recursive: RecursiveOption = False,
     face: FaceOption = "all",
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,
     weights: WeightsOption = hub.DEFAULT,
     device: DeviceOption = "auto",
     force: ForceOption = False,
+    skip_existing: SkipExistingOption = False,
 ) -> int:
     """Show the faces of a photo at other ages; the rest of the photo is unchanged."""
-    options = AgeOptions(parse_ages(to), parse_faces(face), crop, sheet, force)
-    batch: Batch[list[Path]] = Batch.collect(photos)
-    batch.paths = leave_out_results(batch.paths, photos)
-    targets = plan_targets(batch.paths, out, options.known_files)
+    if_exists = IfExists.from_options(force, skip_existing)
+    options = AgeOptions(parse_ages(to), parse_faces(face), crop, sheet, if_exists)
+    items = leave_out_results(collect_items(photos, recursive=recursive, exclude=out))
+    targets = plan_targets(items, out, options.known_files)
     if out:
         make_folder(out)
     # Checked before the model is loaded, which takes seconds.
-    batch.reject_failing(lambda path: check_free(options.known_files(targets[path]), force))
-    if batch.paths:
+    pending: dict[Path, list[Path]] = {}
+
+    def check(item: Item) -> None:
+        pending[item.path] = pending_files(options.known_files(targets[item.path]), if_exists)
+
+    reject_failing(items, check)
+    if crop or any(pending.values()):
         from faceage.api import load
 
         ager = load(weights, device, detector, min_score)
-        for files in batch.run(lambda p: age_photo(ager, p, targets[p], options), "ageing"):
-            for file in files:
-                typer.echo(str(file))
-    return batch.report()
+
+    def work(item: Item) -> list[Path]:
+        known = options.known_files(targets[item.path])
+        check_kept(file for file in known if file not in pending[item.path])
+        if not crop and not pending[item.path]:
+            return []
+        return age_photo(ager, item.path, targets[item.path], options)
+
+    for _, files in run_batch(items, work, "ageing"):
+        for file in files or ():
+            typer.echo(str(file))
+    return report_errors(items)
 
 
 def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions) -> list[Path]:
@@ -125,16 +149,30 @@ def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions)
     photo = open_photo(path)
     found = choose_faces(photo, ager.detector, options.faces)
     files = {number: options.aged_files(target, number) for number, _ in found}
-    if options.crop:  # the files of further faces are known only now
-        check_free((file for listed in files.values() for file in listed), options.force)
+    expected = dict.fromkeys(file for listed in files.values() for file in listed)
+    pending = set(
+        pending_files([*expected, *([target.sheet] if options.sheet else [])], options.if_exists)
+    )
+    written: list[Path] = []
 
     def save(source: "Photo", pixels: "np.ndarray", file: Path, ages: str) -> None:
+        if file not in pending:
+            return
+        make_folder(file.parent)
+        force = options.if_exists is IfExists.OVERWRITE
         details = {"age": ages, "weights": ager.weights_sha[:16]}
-        written.append(save_photo(source, pixels, file, force=options.force, synthetic=details))
+        written.append(save_photo(source, pixels, file, force=force, synthetic=details))
 
-    written: list[Path] = []
+    wanted = [
+        i
+        for i in range(len(options.ages))
+        if target.sheet in pending or any(listed[i] in pending for listed in files.values())
+    ]
+    if not wanted:
+        return written
     tiles = [[crop_face(photo.pixels, face, SHEET_TILE)] for _, face in found]
-    for i, aged in enumerate(ager.iter_age(photo, options.ages, found)):
+    results = ager.iter_age(photo, [options.ages[i] for i in wanted], found)
+    for i, aged in zip(wanted, results, strict=True):
         if options.crop:
             for number, crop in zip(aged.numbers, aged.crops, strict=True):
                 save(photo.derive(crop), crop, files[number][i], format_age(aged.age))
@@ -143,7 +181,7 @@ def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions)
         if options.sheet:
             for row, face in zip(tiles, aged.faces, strict=True):
                 row.append(crop_face(aged.pixels, face, SHEET_TILE))
-    if options.sheet:
+    if target.sheet in pending:
         sheet = _make_sheet(tiles, options.ages, found)
         save(photo.derive(sheet), sheet, target.sheet, " ".join(map(format_age, options.ages)))
     return written

@@ -1,80 +1,57 @@
 """Running a command on many photos: a bad photo is reported at the end, the others are done."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from faceage.cli.common import describe_bug, say
-from faceage.cli.inputs import find_photos
-from faceage.errors import FaceAgeError, PhotoError
+from faceage.cli.inputs import Item
+from faceage.errors import FaceAgeError
 
 Result = TypeVar("Result")
 
 
-@dataclass
-class Batch(Generic[Result]):
-    """The photos of one command, and the errors so far, by the argument or path they belong to."""
+def run_batch(
+    items: Iterable[Item], work: Callable[[Item], Result], label: str
+) -> Iterator[tuple[Item, Result | None]]:
+    """Every item with the result of `work`, in order; None with the item's `error` if it failed.
 
-    paths: list[Path] = field(default_factory=list)
-    errors: dict[str, str] = field(default_factory=dict)
-    total: int = 0
+    Items that have an error already are passed on without work.
+    """
+    from faceage.progress import progress_bar
 
-    @classmethod
-    def collect(cls, arguments: Sequence[str]) -> "Batch[Result]":
-        """The photos named by files, folders and globs, each once, in the order given.
-
-        An argument that names no photo becomes an error.
-        """
-        batch, seen = cls(), set()
-        for argument in arguments:
-            try:
-                found = find_photos([argument])
-            except PhotoError as error:
-                batch.errors[argument] = str(error)
-                continue
-            for path in found:
-                if path.absolute() not in seen:
-                    seen.add(path.absolute())
-                    batch.paths.append(path)
-        batch.total = len(batch.paths) + len(batch.errors)
-        return batch
-
-    def run(self, work: Callable[[Path], Result], label: str) -> Iterator[Result]:
-        """The results of `work` on every photo; errors are kept in `errors`."""
-        from faceage.progress import progress_bar
-
-        bar = progress_bar(shown=len(self.paths) > 1)
-        with bar:
-            for path in bar.track(self.paths, description=label):
+    items = list(items)
+    bar = progress_bar(shown=len(items) > 1)
+    with bar:
+        for item in bar.track(items, description=label):
+            result = None
+            if not item.error:
                 try:
-                    result = work(path)
+                    result = work(item)
                 except FaceAgeError as error:
-                    self.errors[str(path)] = str(error)
-                    continue
+                    item.error = str(error)
                 except Exception as error:
                     if os.environ.get("FACEAGE_DEBUG"):
                         raise
-                    self.errors[str(path)] = f"{path}: {describe_bug(error)}"
-                    continue
-                yield result
+                    item.error = f"{item.path}: {describe_bug(error)}"
+            yield item, result
 
-    def reject_failing(self, check: Callable[[Path], None]) -> None:
-        """Take the photos out of the batch for which `check` raises, and keep the errors."""
-        passed = []
-        for path in self.paths:
+
+def reject_failing(items: Iterable[Item], check: Callable[[Item], object]) -> None:
+    """Give those items an error for which `check` raises."""
+    for item in items:
+        if not item.error:
             try:
-                check(path)
-                passed.append(path)
+                check(item)
             except FaceAgeError as error:
-                self.errors[str(path)] = str(error)
-        self.paths = passed
+                item.error = str(error)
 
-    def report(self) -> int:
-        """Print the errors on stderr; returns the exit code, 0 or 1."""
-        if self.total > 1 and self.errors:
-            say(f"{len(self.errors)} of {self.total} failed:")
-        for message in self.errors.values():
-            say(f"error: {message}")
-        return 1 if self.errors else 0
+
+def report_errors(items: list[Item]) -> int:
+    """Print the errors on stderr; returns the exit code, 0 or 1."""
+    errors = [item.error for item in items if item.error]
+    if errors and len(items) > 1:
+        say(f"{len(errors)} of {len(items)} failed:")
+    for error in errors:
+        say(f"error: {error}")
+    return 1 if errors else 0

@@ -12,7 +12,14 @@ from faceage.errors import AgeError, ConfigError, FaceAgeError
 
 PhotosArgument = Annotated[
     list[str],
-    typer.Argument(help="Files, folders or globs.", metavar="PHOTO", show_default=False),
+    typer.Argument(
+        help='Files, folders or globs; "-" reads a list of paths from stdin.',
+        metavar="PHOTO",
+        show_default=False,
+    ),
+]
+RecursiveOption = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Also take the photos in sub-folders.")
 ]
 FaceOption = Annotated[
     str, typer.Option("--face", help="largest, all, or a number (1 is the largest).")
@@ -28,6 +35,10 @@ WeightsOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing results.")]
+SkipExistingOption = Annotated[
+    bool,
+    typer.Option("--skip-existing", help="Keep existing results and make the missing ones."),
+]
 
 
 def say(message: str) -> None:

@@ -131,7 +131,7 @@ def test_existing_results_are_refused_before_any_work(
     assert answer.code == 1
     assert answer.errors == [
         f"error: {tmp_path / 'astronaut.age70.jpg'} exists already."
-        " Use --force to overwrite it, or --out."
+        " Use --skip-existing to keep it, --force to overwrite it, or --out."
     ]
     assert snapshot(tmp_path) == before
     assert run(*arguments, "--weights", tiny_weights, "--force").code == 0
@@ -144,3 +144,67 @@ def test_existing_crop_of_a_second_face(run, tiny_weights: Path, couple: Path, t
     assert answer.code == 1
     assert "couple.face2.age05.png exists already" in answer.err
     assert [path.name for path in tmp_path.iterdir()] == ["couple.face2.age05.png"]
+
+
+def test_a_batch_is_completed(run, tiny_weights: Path, portrait_png: Path) -> None:
+    folder = portrait_png.parent
+    (folder / "you.png").write_bytes(portrait_png.read_bytes())
+    out, expected = folder / "out", folder / "expected"
+    command = ("age", folder, "--weights", tiny_weights)
+    assert run(*command, "--to", "5,70", "--sheet", "--out", expected).code == 0
+
+    assert run(*command, "--to", "5", "--out", out).code == 0
+    (out / "you.age05.png").unlink()
+    kept = (out / "me.age05.png").stat().st_mtime_ns
+    options = ("--to", "5,70", "--sheet", "--out", out)
+    assert run("age", portrait_png, "--weights", tiny_weights, *options).code == 1
+    answer = run(*command, *options, "--skip-existing")
+    assert (answer.code, answer.err) == (0, "")
+    names = ["me.age70.png", "me.sheet.jpg", "you.age05.png", "you.age70.png", "you.sheet.jpg"]
+    assert [Path(line).name for line in answer.lines] == names
+    assert (out / "me.age05.png").stat().st_mtime_ns == kept
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in expected.iterdir())
+    for path in out.glob("*.png"):  # rounding depends on how many ages are decoded together
+        pixels = [np.asarray(Image.open(p)).astype(int) for p in (path, expected / path.name)]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 1
+    # Nothing is left to do: the model is not even loaded.
+    answer = run("age", folder, *options, "--skip-existing", "--weights", "nonsuch")
+    assert (answer.code, answer.out, answer.err) == (0, "", "")
+
+
+def test_crops_of_a_batch_are_completed(run, tiny_weights: Path, couple: Path, tmp_path) -> None:
+    command = ("age", couple, "--weights", tiny_weights, "--to", 5, "--crop", "--out", tmp_path)
+    assert len(run(*command).lines) == 2
+    (tmp_path / "couple.face2.age05.png").unlink()
+    answer = run(*command, "--skip-existing")
+    assert (answer.code, answer.lines) == (0, [str(tmp_path / "couple.face2.age05.png")])
+
+
+def test_a_damaged_result_is_not_counted_as_done(
+    run, tiny_weights: Path, portrait_png: Path
+) -> None:
+    result = portrait_png.with_name("me.age05.png")
+    command = ("age", portrait_png, "--weights", tiny_weights, "--to", "5,70")
+    assert run(*command).code == 0
+    result.write_bytes(result.read_bytes()[:-1000])
+    damaged = result.read_bytes()
+    answer = run(*command, "--skip-existing")
+    assert answer.code == 1
+    assert f"cannot be kept: {result} is damaged" in answer.err
+    assert "--force" in answer.err
+    assert result.read_bytes() == damaged
+    assert run(*command, "--force").code == 0
+    assert run(*command, "--skip-existing").code == 0
+
+
+def test_age_of_a_tree_keeps_its_folders(
+    run, tiny_weights: Path, astronaut: Path, tmp_path
+) -> None:
+    for name in ("a", "b/c"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "me.jpg").write_bytes(astronaut.read_bytes())
+    out = tmp_path / "photos" / "aged"  # results are no input, even of a second run
+    command = ("age", tmp_path / "photos", "--weights", tiny_weights, "--recursive", "--out", out)
+    results = [out / "a" / "me.age05.jpg", out / "b" / "c" / "me.age05.jpg"]
+    assert run(*command, "--to", 5).lines == [str(path) for path in results]
+    assert len(run(*command, "--to", 70).lines) == 2

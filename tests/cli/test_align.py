@@ -30,3 +30,51 @@ def test_align_writes_crops_and_a_csv(run, couple: Path, tmp_path: Path) -> None
     again = run("align", couple, "--out", tmp_path)
     assert again.code == 1
     assert "--force" in again.err
+
+
+def test_a_batch_is_completed(run, couple: Path, astronaut: Path, tmp_path: Path) -> None:
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    assert run("align", couple, astronaut, "--out", expected).code == 0
+    assert run("align", astronaut, "--out", out).code == 0
+    again = ("align", couple, astronaut, "--out", out)
+    answer = run(*again)
+    assert answer.code == 1
+    assert "faces.csv exists already" in answer.err
+    assert "--skip-existing" in answer.err
+    (out / "faces.csv").write_text(
+        "".join(
+            f"{a},{b}\n"
+            for a, b in zip(
+                (out / "faces.csv").read_text().splitlines(), ("age", "33"), strict=True
+            )
+        )
+    )  # a column that the user added
+    kept = (out / "astronaut.png").stat().st_mtime_ns
+    assert run(*again, "--skip-existing").code == 0
+    assert (out / "astronaut.png").stat().st_mtime_ns == kept
+    rows = list(csv.DictReader((out / "faces.csv").open()))
+    assert [row.pop("age") for row in rows] == ["", "", "33"]
+    assert rows == list(csv.DictReader((expected / "faces.csv").open()))
+    # After a kill there are crops, but no csv.
+    (out / "faces.csv").unlink()
+    (out / "couple.face2.png").unlink()
+    assert run(*again, "--skip-existing").code == 0
+    assert (out / "astronaut.png").stat().st_mtime_ns == kept
+    for path in expected.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
+
+
+def test_crops_of_another_size_are_not_counted_as_done(run, astronaut: Path, tmp_path) -> None:
+    assert run("align", astronaut, "--out", tmp_path, "--size", 64).code == 0
+    answer = run("align", astronaut, "--out", tmp_path, "--size", 128, "--skip-existing")
+    assert answer.code == 1
+    assert "64x64 px, not 128x128" in answer.err
+
+
+def test_a_foreign_csv_is_not_continued(run, snapshot, astronaut: Path, tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text("name,age\nme,33\n")
+    before = snapshot(tmp_path)
+    answer = run("align", astronaut, "--out", tmp_path, "--skip-existing")
+    assert (answer.code, len(answer.errors)) == (1, 1)
+    assert "cannot be continued" in answer.err
+    assert snapshot(tmp_path) == before

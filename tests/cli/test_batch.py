@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from faceage.cli.batch import Batch
+from faceage.cli.batch import report_errors
+from faceage.cli.inputs import Item
 
 
 def test_a_batch_of_one_photo_prints_no_summary(capsys: pytest.CaptureFixture) -> None:
-    batch = Batch(errors={"a.jpg": "No such photo: a.jpg."}, total=1)
-    assert batch.report() == 1
+    item = Item(Path("a.jpg"), error="No such photo: a.jpg.")
+    assert report_errors([item]) == 1
     assert capsys.readouterr().err == "error: No such photo: a.jpg.\n"
 
 
@@ -28,6 +29,7 @@ def test_a_batch_of_one_photo_prints_no_summary(capsys: pytest.CaptureFixture) -
         (["--to", "5", "--face", "0"], "'0'"),
         (["--to", "5", "--device", "abacus"], "abacus"),
         (["--to", "12.51,12.52"], "would both write"),
+        (["--to", "5", "--force", "--skip-existing"], "exclude each other"),
     ],
 )
 def test_bad_option(run, snapshot, astronaut, tiny_weights, tmp_path, options, says) -> None:
@@ -72,7 +74,7 @@ def test_a_bug_is_one_line_and_the_batch_goes_on(
     assert answer.code == 1
     assert len(answer.errors) == 2
     assert f"{astronaut}: ZeroDivisionError: two lines (set FACEAGE_DEBUG=1" in answer.err
-    assert [row.get("face") for row in json.loads(answer.out)] == [1, 2, None]
+    assert [row.get("face") for row in json.loads(answer.out)] == [None, 1, 2]
 
 
 def test_interrupted(run, astronaut: Path, tiny_weights: Path, monkeypatch) -> None:

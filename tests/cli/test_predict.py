@@ -101,9 +101,10 @@ def test_predict_draws(run, tiny_weights: Path, portrait_png: Path, portrait: np
     again = run("predict", portrait_png, "--weights", tiny_weights, "--draw", out)
     assert again.code == 1
     assert "--force" in again.err
-    assert (
-        run("predict", portrait_png, "--weights", tiny_weights, "--draw", out, "--force").code == 0
-    )
+    for option in ("--force", "--skip-existing"):
+        again = run("predict", portrait_png, "--weights", tiny_weights, "--draw", out, option)
+        assert again.code == 0
+        assert "me.png" in again.out
 
 
 def test_the_minimum_score_counts(run, tiny_weights: Path, astronaut: Path) -> None:
