@@ -76,6 +76,13 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory, tiny_model: FaceAgeMo
     return path
 
 
+@pytest.fixture
+def portrait_png(tmp_path: Path, portrait: np.ndarray) -> Path:
+    path = tmp_path / "me.png"
+    Image.fromarray(portrait).save(path)
+    return path
+
+
 @dataclass
 class Answer:
     """Exit code and output of a command."""

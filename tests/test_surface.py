@@ -27,12 +27,13 @@ EXPORTED = [
     "load",
 ]
 
-COMMON = ["--detector", "--device", "--face", "--force", "--min-score", "--weights"]
+PHOTOS = ["--detector", "--face", "--force", "--min-score", "--recursive", "--skip-existing"]
+COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
     "predict": ["--csv", "--draw", "--json", *COMMON],
     "age": ["--crop", "--out", "--sheet", "--to", *COMMON],
-    "align": ["--detector", "--face", "--force", "--min-score", "--out", "--size"],
+    "align": ["--out", "--size", *PHOTOS],
     "train": [
         "--data",
         "--device",

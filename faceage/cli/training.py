@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from faceage.cli.common import Device, command
+from faceage.cli.common import DeviceOption, command
 
 
 @command
@@ -30,7 +30,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change any option, as model.width=48."),
     ] = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the options and the cost, and stop.")
     ] = False,
@@ -44,7 +44,7 @@ def train(
         typer.echo(json.dumps(to_dict(config) | {"cost": cost(config)}, indent=2))
         return
 
-    from faceage.api import pick_device
+    from faceage.devices import pick_device
     from faceage.training.trainer import train as run
 
     pick_device(device)  # a wrong name is a usage error

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from faceage import hub
-from faceage.cli.batch import say
-from faceage.cli.common import command
+from faceage.cli.common import command, say
 from faceage.errors import WeightsError
 
 weights_app = typer.Typer(help="List, inspect, download and verify model files.")
