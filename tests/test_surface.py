@@ -39,6 +39,7 @@ OPTIONS = {
         "--device",
         "--dry-run",
         "--images",
+        "--licence",
         "--out",
         "--recipe",
         "--set",

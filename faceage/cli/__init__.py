@@ -11,7 +11,7 @@ import typer
 from faceage import __version__
 from faceage.cli import age, align, predict
 from faceage.cli.evaluation import evaluate
-from faceage.cli.training import train
+from faceage.cli.train import train
 from faceage.cli.weights import weights_app
 
 app = typer.Typer(

@@ -1,6 +1,6 @@
-"""How fast training is, and how much of the machine's own bf16 convolution rate it reaches.
+"""Training speed, and the fraction of the machine's bf16 convolution rate that it reaches.
 
-python examples/throughput.py --data DIR --vgg vgg19.pth [--recipe compact] [--device cpu]
+python benchmarks/throughput.py --data DIR --vgg vgg19.pth [--recipe compact] [--device cpu]
 """
 
 import argparse
@@ -19,25 +19,25 @@ from faceage.training.trainer import Trainer
 STEPS = 8
 
 
-def seconds(work: Callable[[], object], device: torch.device, count: int) -> float:
-    """Of one call, after two that do not count."""
+def measure_seconds(work: Callable[[], object], device: torch.device, count: int) -> float:
+    """Mean duration of one call, after two calls that are not counted."""
     for number in range(count + 2):
         if number == 2:
-            wait(device)
+            synchronise(device)
             start = time.perf_counter()
         work()
-    wait(device)
+    synchronise(device)
     return (time.perf_counter() - start) / count
 
 
-def wait(device: torch.device) -> None:
-    """Until everything that was asked of the device is done."""
+def synchronise(device: torch.device) -> None:
+    """Wait until all work on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def convolution_rate(device: torch.device) -> float:
-    """FLOP/s of the best of three 3x3 convolutions in bf16, channels last, with their gradients."""
+def measure_convolution_rate(device: torch.device) -> float:
+    """FLOP/s of the fastest of three 3x3 convolutions with gradients, in bf16, channels last."""
     best = 0.0
     for channels, side in ((128, 64), (256, 32), (512, 16)):
         place = dict(device=device, dtype=torch.bfloat16)
@@ -49,7 +49,7 @@ def convolution_rate(device: torch.device) -> float:
             conv(faces).sum().backward()
 
         flops = 3 * 2 * 32 * side * side * channels * channels * 9
-        best = max(best, flops / seconds(work, device, STEPS))
+        best = max(best, flops / measure_seconds(work, device, STEPS))
     return best
 
 
@@ -63,17 +63,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         config = make_config(given.recipe, given.data, out, vgg=given.vgg)
         trainer = Trainer(config, distributed.start(given.device))
-        rate = convolution_rate(trainer.device)
+        rate = measure_convolution_rate(trainer.device)
         print(f"the machine's bf16 convolutions: {rate / 1e9:.0f} GFLOP/s")
         for name, step, batch in (
-            ("learning ages", trainer._warmup_step, config.warmup_batch),
-            ("ageing faces", trainer._step, config.batch_size),
+            ("warm-up", trainer._warmup_step, config.warmup_batch),
+            ("synthesis", trainer._step, config.batch_size),
         ):
-            trainer.images_seen = 0 if name == "learning ages" else config.warmup_images
+            trainer.images_seen = 0 if name == "warm-up" else config.warmup_images
             with FlopCounterMode(display=False) as counter:
                 step()
             flops = counter.get_total_flops() / batch
-            speed = batch / seconds(step, trainer.device, STEPS)
+            speed = batch / measure_seconds(step, trainer.device, STEPS)
             print(
                 f"{name}: {speed:.1f} images/s, {flops / 1e9:.1f} GFLOP an image, "
                 f"{speed * flops / rate:.0%} of that rate"

@@ -1,4 +1,4 @@
-"""VGG19's features: torchvision's layers, frozen."""
+"""VGG19's features: the same as torchvision's, and fixed."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from faceage.errors import WeightsError
 from faceage.models.vgg import VggFeatures
 
 
-def test_the_same_as_torchvision() -> None:
+def test_features_equal_torchvisions() -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.vgg19(weights=None).features.eval()
     ours = VggFeatures({f"features.{k}": v for k, v in theirs.state_dict().items()})
@@ -23,7 +23,7 @@ def test_the_same_as_torchvision() -> None:
     assert len(ours(faces, (8, 22))) == 2
 
 
-def test_nothing_of_it_learns_or_is_saved(vgg: dict[str, Tensor]) -> None:
+def test_weights_are_fixed_and_not_in_the_state_dict(vgg: dict[str, Tensor]) -> None:
     features = VggFeatures(vgg)
     assert not list(features.parameters())
     assert not features.state_dict()
@@ -32,8 +32,10 @@ def test_nothing_of_it_learns_or_is_saved(vgg: dict[str, Tensor]) -> None:
     assert faces.grad.abs().sum() > 0
 
 
-def test_a_convolution_is_missing(vgg: dict[str, Tensor]) -> None:
+def test_missing_or_wrong_convolutions_are_refused(vgg: dict[str, Tensor]) -> None:
     with pytest.raises(WeightsError, match=r"features\.0\.weight is missing"):
         VggFeatures({"conv1.weight": torch.zeros(1)})
     with pytest.raises(WeightsError, match=r"features\.21\.bias is missing"):
         VggFeatures({k: v for k, v in vgg.items() if k != "features.21.bias"})
+    with pytest.raises(WeightsError, match=r"features\.5\.weight has the shape \(3,\)"):
+        VggFeatures(vgg | {"features.5.weight": torch.zeros(3)})

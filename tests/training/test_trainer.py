@@ -1,30 +1,31 @@
 """The real training loop, on pictures of noise and a tiny model."""
 
+import hashlib
 import json
 import math
 import sys
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from noise_dataset import write_noise
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from faceage.checkpoints import load_state, load_weights, save_state, save_weights
-from faceage.data.sampling import Lookalikes
+from faceage.data.sampling import MatchedSampler
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.models.generator import FaceAgeModel
 from faceage.training import trainer as training
-from faceage.training.config import TrainConfig
+from faceage.training.config import TrainConfig, make_config
 from faceage.training.logging import Progress
-from faceage.training.losses import LossWeights, Sight, discriminator_loss
+from faceage.training.losses import DiscriminatorBatch, LossWeights, discriminator_loss
 from faceage.training.trainer import Trainer, train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -36,22 +37,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on tensors this small a second one only waits
+    torch.set_num_threads(1)  # tensors this small do not gain from a second thread
     yield
     torch.set_num_threads(threads)
-
-
-def write_noise(root: Path) -> Path:
-    """Twenty faces of noise; some with padding, some with a group only."""
-    random = np.random.default_rng(0)
-    rows = ["file,age,age_group,set,valid,sharp"]
-    for i in range(20):
-        Image.fromarray(random.integers(0, 256, (64, 64, 3), np.uint8)).save(root / f"{i}.png")
-        label = ",30-39" if i % 5 == 1 else f"{4 * i},"
-        split = "val" if i % 4 == 3 else "train"
-        rows.append(f"{i}.png,{label},{split},{'30 0 256 200' if i % 3 else ''},{50 + i}")
-    (root / "faces.csv").write_text("\n".join(rows) + "\n")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +66,7 @@ def make(data: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             lr_discriminator=1e-3,
             lr_encoder=0.2,
             ema_images=100,
-            share=0.5,
+            recon_fraction=0.5,
             sharpness=0.5,
             diff_augment=True,
             r1_interval=2,
@@ -95,7 +83,7 @@ def _baseline(make: Callable[..., TrainConfig], out: str = "run", **changes: obj
 
 
 def _assert_same(a: object, b: object, where: str = "state") -> None:
-    """Equal to the last bit."""
+    """Equal bit by bit."""
     assert type(a) is type(b), where
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where
@@ -113,7 +101,7 @@ def _assert_same(a: object, b: object, where: str = "state") -> None:
 
 def _state(config: TrainConfig) -> dict:
     state = load_state(config.out / "state.pt")
-    del state["config"]  # says where the run directory is
+    del state["config"]  # contains the run directory's path
     return state
 
 
@@ -122,7 +110,7 @@ def _stats(config: TrainConfig) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-# --- what a run leaves ----------------------------------------------------------------------------
+# --- results of a run -----------------------------------------------------------------------------
 
 
 def test_a_run(make: Callable[..., TrainConfig], data: Path) -> None:
@@ -133,21 +121,22 @@ def test_a_run(make: Callable[..., TrainConfig], data: Path) -> None:
     assert left >= {"weights.safetensors", "state.pt", "stats.jsonl", "samples/000000032.png"}
     assert not [name for name in left if name.endswith(".tmp")]
 
-    model, told = load_weights(path)
+    model, metadata = load_weights(path)
     assert model.config == TINY
-    assert told["images_seen"] == "32"
-    assert told["recipe"] == "test"
-    assert told["data"].endswith(", 15 faces")
-    assert "non-commercial" in told["licence"]
-    assert set(json.loads(told["figures"])) == {"val/accuracy", "val/one_off", "val/mae"}
-    options = json.loads(told["training"])
+    assert metadata["images_seen"] == "32"
+    assert metadata["recipe"] == "test"
+    assert metadata["data"] == f"{data.name}: 15 faces"
+    assert metadata["licence"] == "unknown: set by whoever trained these weights"
+    assert "initial_weights" not in metadata
+    assert set(json.loads(metadata["figures"])) == {"val/accuracy", "val/one_off", "val/mae"}
+    options = json.loads(metadata["training"])
     assert options["losses"]["target_age"] == 0.5
-    assert str(data) not in json.dumps(told)  # nobody's business
-    assert str(config.out) not in json.dumps(told)
+    assert str(data) not in json.dumps(metadata)  # no paths in weights
+    assert str(config.out) not in json.dumps(metadata)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
     with Image.open(config.out / "samples" / "000000032.png") as sheet:
-        assert sheet.width > sheet.height > 200  # eight columns, five people
+        assert sheet.width > sheet.height > 200  # eight columns, five faces
 
     state = _state(config)
     assert state["images_seen"] == 32
@@ -159,11 +148,10 @@ def test_a_run(make: Callable[..., TrainConfig], data: Path) -> None:
     assert all(math.isfinite(value) for value in losses.values())
 
 
-def test_a_run_learns(make: Callable[..., TrainConfig]) -> None:
-    """Every part has moved away from where it began."""
+def test_a_run_trains_every_part(make: Callable[..., TrainConfig]) -> None:
     config = make()
     torch.manual_seed(config.seed)
-    begin = FaceAgeModel(TINY).state_dict()
+    initial = FaceAgeModel(TINY).state_dict()
     train(config, "cpu")
     state = _state(config)
     for name in (
@@ -174,36 +162,36 @@ def test_a_run_learns(make: Callable[..., TrainConfig]) -> None:
         "decoder.flow.weight",
         "age_feature_cnn.embedding.table.weight",
     ):
-        assert not torch.equal(state["model"][name], begin[name]), name
-        assert not torch.equal(state["averaged"][name], begin[name]), name
-        assert not torch.equal(state["averaged"][name], state["model"][name]), name
+        assert not torch.equal(state["model"][name], initial[name]), name
+        assert not torch.equal(state["ema"][name], initial[name]), name
+        assert not torch.equal(state["ema"][name], state["model"][name]), name
 
 
-def test_the_warm_up_leaves_the_decoder_alone(make: Callable[..., TrainConfig]) -> None:
+def test_the_warm_up_does_not_train_the_decoder(make: Callable[..., TrainConfig]) -> None:
     config = make(images=16)
     torch.manual_seed(config.seed)
-    begin = FaceAgeModel(TINY).state_dict()
+    initial = FaceAgeModel(TINY).state_dict()
     train(config, "cpu")
     state = _state(config)
-    for name, value in begin.items():
+    for name, value in initial.items():
         if name.split(".")[0] in ("decoder", "age_feature_cnn"):
             assert torch.equal(state["model"][name], value), name
-    _assert_same(state["model"], state["averaged"])  # it goes on from the averaged weights
+    _assert_same(state["model"], state["ema"])  # the synthesis continues from the EMA weights
     assert not torch.equal(
-        state["model"]["classifier.head.weight"], begin["classifier.head.weight"]
+        state["model"]["classifier.head.weight"], initial["classifier.head.weight"]
     )
 
 
-def test_after_the_warm_up_its_statistics_stay(make: Callable[..., TrainConfig]) -> None:
-    train(make("warm", images=16), "cpu")
-    train(make("far"), "cpu")
-    warm, far = _state(make("warm"))["model"], _state(make("far"))["model"]
-    kept = [n for n in warm if "running" in n and not n.startswith("age_feature_cnn")]
+def test_batch_statistics_of_the_warm_up_are_kept(make: Callable[..., TrainConfig]) -> None:
+    train(make("warmup", images=16), "cpu")
+    train(make("longer"), "cpu")
+    warmup, longer = _state(make("warmup"))["model"], _state(make("longer"))["model"]
+    kept = [n for n in warmup if "running" in n and not n.startswith("age_feature_cnn")]
     assert kept
     for name in kept:
-        assert torch.equal(warm[name], far[name]), name
-    moved = [n for n in warm if "running" in n and n.startswith("age_feature_cnn")]
-    assert all(not torch.equal(warm[n], far[n]) for n in moved)
+        assert torch.equal(warmup[name], longer[name]), name
+    changed = [n for n in warmup if "running" in n and n.startswith("age_feature_cnn")]
+    assert all(not torch.equal(warmup[n], longer[n]) for n in changed)
 
 
 def test_the_same_seed_gives_the_same_run(make: Callable[..., TrainConfig]) -> None:
@@ -219,15 +207,15 @@ def test_the_same_seed_gives_the_same_run(make: Callable[..., TrainConfig]) -> N
 
 
 @pytest.mark.parametrize("warmup_images", [0, 16, 24, 48], ids=lambda n: f"warmup{n}")
-def test_six_steps_are_three_and_three(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     make: Callable[..., TrainConfig], warmup_images: int
 ) -> None:
-    """The first half ends in the synthesis, just after the warm-up, at its end, or inside it."""
+    """Interrupted in the synthesis, one step after the warm-up, at its end, or inside it."""
     losses = LossWeights(perceptual=0, target_age=0.5 if warmup_images else 0, change=1)
     options = dict(warmup_images=warmup_images, losses=losses)
     train(make("whole", images=48, **options), "cpu")
     train(make("parts", images=24, **options), "cpu")
-    torch.manual_seed(99)  # whatever happens in between
+    torch.manual_seed(99)  # random numbers drawn in between have no effect
     train(make("parts", images=48, **options), "cpu")
     assert _state(make("parts"))["images_seen"] == 48
     _assert_same(_state(make("whole")), _state(make("parts")))
@@ -237,7 +225,33 @@ def test_six_steps_are_three_and_three(
     _assert_same(dict(whole.state_dict()), dict(parts.state_dict()))
 
 
-def test_saving_on_the_way_changes_nothing(make: Callable[..., TrainConfig]) -> None:
+def test_the_shipped_recipe_resumes_exactly(
+    data: Path, tmp_path: Path, vgg: dict[str, Tensor]
+) -> None:
+    """The recipe `compact` with a tiny model, interrupted with two batches in the replay buffer."""
+    save_file(vgg, tmp_path / "vgg.safetensors")
+    small = [f"model.{name}={str(value).lower()}" for name, value in asdict(TINY).items()]
+
+    def run(out: str, images: int) -> TrainConfig:
+        lengths = ["warmup_images=16", "warmup_batch=8", "batch_size=8", f"images={images}"]
+        config = make_config(
+            "compact", str(data), tmp_path / out, small + lengths, vgg=tmp_path / "vgg.safetensors"
+        )
+        assert config.projected
+        assert config.age_features
+        assert config.discriminator_updates == 3
+        train(config, "cpu")
+        return config
+
+    whole = _state(run("whole", images=56))
+    run("parts", images=32)
+    assert len(_state(run("parts", images=32))["replay_buffer"]) == 2
+    parts = _state(run("parts", images=56))
+    assert len(parts["replay_buffer"]) == 5
+    _assert_same(whole, parts)
+
+
+def test_saving_does_not_change_the_run(make: Callable[..., TrainConfig]) -> None:
     train(make("rarely", images=24), "cpu")
     train(make("always", images=24, save_minutes=0), "cpu")
     _assert_same(_state(make("rarely")), _state(make("always")))
@@ -245,7 +259,7 @@ def test_saving_on_the_way_changes_nothing(make: Callable[..., TrainConfig]) -> 
     assert samples == [f"{n:09d}.png" for n in (8, 16, 24)]
 
 
-def test_a_finished_run_only_exports_again(make: Callable[..., TrainConfig]) -> None:
+def test_a_finished_run_is_only_exported_again(make: Callable[..., TrainConfig]) -> None:
     train(make(), "cpu")
     before = _state(make())
     (make().out / "weights.safetensors").unlink()
@@ -272,7 +286,7 @@ def test_a_damaged_state_is_refused(make: Callable[..., TrainConfig]) -> None:
     state = load_state(path)
     state["model"].pop("encoder.stem.0.weight")
     save_state(path, state)
-    with pytest.raises(WeightsError, match="of another version") as caught:
+    with pytest.raises(WeightsError, match="another version") as caught:
         train(config, "cpu")
     assert "\n" not in str(caught.value)
     path.write_bytes(path.read_bytes()[:1000])
@@ -280,12 +294,12 @@ def test_a_damaged_state_is_refused(make: Callable[..., TrainConfig]) -> None:
         train(config, "cpu")
 
 
-# --- refusals, before anything is written ---------------------------------------------------------
+# --- refused before anything is written -----------------------------------------------------------
 
 
 def test_contradictions_are_refused(make: Callable[..., TrainConfig]) -> None:
-    with pytest.raises(ConfigError, match="do not go together"):
-        train(make(share=0), "cpu")
+    with pytest.raises(ConfigError, match="Invalid options"):
+        train(make(recon_fraction=0), "cpu")
     assert not make().out.exists()
 
 
@@ -295,16 +309,27 @@ def test_missing_data_is_refused(make: Callable[..., TrainConfig], tmp_path: Pat
     assert not make().out.exists()
 
 
-def test_weights_to_start_from(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_a_run_can_start_from_weights(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
     torch.manual_seed(5)
     model = FaceAgeModel(TINY)
-    path = save_weights(tmp_path / "begin.safetensors", model, {})
-    trainer = Trainer(make(weights=path), ALONE)
+    path = save_weights(tmp_path / "first.safetensors", model, {"licence": "theirs"})
+    config = make(weights=path, warmup_images=0, images=8, licence="ours")
+    trainer = Trainer(config, ALONE)
     value = model.state_dict()["encoder.stem.0.weight"].half().float()
     assert torch.equal(trainer.model.state_dict()["encoder.stem.0.weight"], value)
     assert all(p.requires_grad for p in trainer.model.parameters())
     with pytest.raises(ConfigError, match="another architecture"):
         Trainer(make(weights=path, model=replace(TINY, width=32)), ALONE)
+
+    stated = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "licence": "theirs"}
+    train(config, "cpu")
+    path.unlink()  # not needed for resuming
+    _, metadata = load_weights(train(replace(config, images=16), "cpu"))
+    assert json.loads(metadata["initial_weights"]) == stated
+    assert metadata["licence"] == "ours"
+    assert str(tmp_path) not in json.dumps(metadata)
+    with pytest.raises(ConfigError, match=r"other values of .*weights"):
+        train(replace(config, weights=None, losses=LossWeights(perceptual=0)), "cpu")
 
 
 def test_a_vgg_file_that_is_none(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
@@ -317,35 +342,35 @@ def test_a_vgg_file_that_is_none(make: Callable[..., TrainConfig], tmp_path: Pat
 
 
 def test_the_baseline_trains(make: Callable[..., TrainConfig]) -> None:
-    """RAGAN: no decomposition, no classifier, told the source age."""
+    """RAGAN: no decomposition, no classifier, conditioned on the source age."""
     config = _baseline(make)
-    model, told = load_weights(train(config, "cpu"))
+    model, metadata = load_weights(train(config, "cpu"))
     assert not hasattr(model, "classifier")
-    assert json.loads(told["figures"]) == {}
+    assert json.loads(metadata["figures"]) == {}
     losses = {k: v for line in _stats(config) for k, v in line.items() if k.startswith("loss/")}
     assert "loss/G/age" not in losses
     assert all(math.isfinite(value) for value in losses.values())
     assert (config.out / "samples" / "000000016.png").is_file()
 
 
-def test_without_a_val_set_the_training_set_is_looked_at(
+def test_without_a_val_set_the_training_set_is_monitored(
     make: Callable[..., TrainConfig], data: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "groups"
     root.mkdir()
     (root / "0.png").write_bytes((data / "0.png").read_bytes())
     (root / "faces.csv").write_text("file,age_group,set\n0.png,0-2,train\n")
-    _, told = load_weights(train(make(data=str(root), images=8), "cpu"))
-    assert set(json.loads(told["figures"])) == {"val/accuracy", "val/one_off"}  # no years known
+    _, metadata = load_weights(train(make(data=str(root), images=8), "cpu"))
+    assert set(json.loads(metadata["figures"])) == {"val/accuracy", "val/one_off"}  # no years known
 
 
-def test_targets_lie_all_over_life_with_a_real_face_of_each_at_hand(
+def test_target_ages_cover_all_ages_and_have_real_faces(
     make: Callable[..., TrainConfig],
 ) -> None:
     trainer = Trainer(make(), ALONE)
     index = torch.arange(12)
-    trainer.faces.kinds[:] = torch.tensor([0, 1, 2]).repeat(5)[: len(trainer.faces)]
-    trainer.lookalikes = Lookalikes(trainer.faces)
+    trainer.faces.strata[:] = torch.tensor([0, 1, 2]).repeat(5)[: len(trainer.faces)]
+    trainer.matched_sampler = MatchedSampler(trainer.faces)
     targets = []
     for seed in range(20):
         torch.manual_seed(seed)
@@ -355,7 +380,7 @@ def test_targets_lie_all_over_life_with_a_real_face_of_each_at_hand(
         assert step.faces.shape == step.real.shape == (12, 3, 32, 32)
         assert step.mask.shape == step.real_mask.shape == (12, 1, 32, 32)
         for i in range(12):
-            here = trainer.faces.kinds == trainer.faces.kinds[i]
+            here = trainer.faces.strata == trainer.faces.strata[i]
             known = trainer.faces.ages[here].tolist()
             assert step.target_age[i].item() in known
         targets += step.target_age.tolist()
@@ -364,27 +389,26 @@ def test_targets_lie_all_over_life_with_a_real_face_of_each_at_hand(
     assert len(set(targets)) > 8
 
 
-def test_the_average_follows(make: Callable[..., TrainConfig]) -> None:
-    """After one half-life it is halfway."""
+def test_the_ema_has_its_half_life(make: Callable[..., TrainConfig]) -> None:
     trainer = Trainer(make(ema_images=100), ALONE)
     trainer.images_seen = 1000
     with torch.no_grad():
         for average, value in zip(
-            trainer.averaged.parameters(), trainer.model.parameters(), strict=True
+            trainer.ema.parameters(), trainer.model.parameters(), strict=True
         ):
             average.zero_()
             value.fill_(1.0)
-    trainer._average(100)
-    assert next(trainer.averaged.parameters()).unique().item() == pytest.approx(0.5)
-    trainer._average(100)
-    assert next(trainer.averaged.parameters()).unique().item() == pytest.approx(0.75)
+    trainer._update_ema(100)
+    assert next(trainer.ema.parameters()).unique().item() == pytest.approx(0.5)
+    trainer._update_ema(100)
+    assert next(trainer.ema.parameters()).unique().item() == pytest.approx(0.75)
 
 
 # --- progress -------------------------------------------------------------------------------------
 
 
 class _Board:
-    """Stands in for TensorBoard's SummaryWriter."""
+    """A replacement for TensorBoard's SummaryWriter."""
 
     made: list["_Board"] = []  # noqa: RUF012
 
@@ -408,7 +432,7 @@ def test_tensorboard_if_it_is_installed(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     out = tmp_path / "run"
     with Progress(100, out) as progress:
-        assert not out.exists()  # not before there is something to record
+        assert not out.exists()  # no files before the first record
         progress.update(8, {"G/age": torch.tensor(2.0), "D/real": torch.tensor(1.0)})
         progress.update(16, {"G/age": torch.tensor(4.0)})
         progress.record(16, {"val/mae": 5.0})
@@ -426,7 +450,9 @@ def test_tensorboard_if_it_is_installed(
         assert board.scalars["loss/G/age", 16] == 3
 
 
-def test_every_twenty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_recorded_every_twenty_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = [100.0]
     monkeypatch.setattr("faceage.training.logging.time.monotonic", lambda: clock[0])
     with Progress(100, tmp_path) as progress:
@@ -459,33 +485,33 @@ def test_progress_goes_to_stderr(
 # --- several processes ----------------------------------------------------------------------------
 
 
-def test_every_process_sees_its_own_part_of_the_batch(make: Callable[..., TrainConfig]) -> None:
+def test_every_process_has_its_own_part_of_the_batch(make: Callable[..., TrainConfig]) -> None:
     trainer = Trainer(make(), ALONE)
     whole = trainer._draw(trainer.sampler, 16, 8)
     trainer.processes = Processes(1, 2, ALONE.device)
     assert torch.equal(trainer._draw(trainer.sampler, 16, 4), whole[4:])
 
 
-def test_the_exported_model_never_waits_for_other_processes(
+def test_the_exported_model_has_no_synchronised_batch_norm(
     make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the first process measures it: a batch norm that synchronises would wait for ever."""
+    """One process alone runs it: a synchronised batch norm would wait forever."""
     monkeypatch.setattr(nn.Module, "to", lambda self, *_, **__: self)
     several = Processes(0, 2, torch.device("cuda"))
     monkeypatch.setattr(Trainer, "_decode", lambda self, dataset, side: _NO_FACES)
     trainer = Trainer(make(), several)
-    kinds = [{type(m) for m in net.modules()} for net in (trainer.model, trainer.averaged)]
-    assert nn.SyncBatchNorm in kinds[0]
-    assert nn.BatchNorm2d not in kinds[0]
-    assert nn.SyncBatchNorm not in kinds[1]
-    assert list(trainer.model.state_dict()) == list(trainer.averaged.state_dict())
+    types_of = [{type(m) for m in net.modules()} for net in (trainer.model, trainer.ema)]
+    assert nn.SyncBatchNorm in types_of[0]
+    assert nn.BatchNorm2d not in types_of[0]
+    assert nn.SyncBatchNorm not in types_of[1]
+    assert list(trainer.model.state_dict()) == list(trainer.ema.state_dict())
 
 
 _NO_FACES = types.SimpleNamespace(
     ages=torch.zeros(1),
     groups=torch.zeros(1, dtype=torch.long),
     images=torch.zeros(1, 8, 8, 3, dtype=torch.uint8),
-    kinds=torch.zeros(1, dtype=torch.long),
+    strata=torch.zeros(1, dtype=torch.long),
     weights=torch.ones(1),
     sharp=torch.ones(1),
 )
@@ -510,63 +536,63 @@ def test_a_run_with_the_projected_discriminator(
     assert len({name.split(".")[1] for name in heads}) == 5
 
 
-def test_the_discriminator_goes_back_to_what_it_remembers(
+def test_the_discriminator_is_updated_on_the_replay_buffer(
     make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(make(discriminator_updates=3, warmup_images=8), ALONE)
-    learned: list[int] = []
+    places: list[int] = []
 
-    def loss(discriminator: nn.Module, sight: Sight, *rest: object) -> object:
-        learned.append([id(s.group) for s in trainer.memory].index(id(sight.group)))
-        return discriminator_loss(discriminator, sight, *rest)
+    def loss(discriminator: nn.Module, batch: DiscriminatorBatch, *rest: object) -> object:
+        stored = [id(b.group) for b in trainer.replay_buffer]
+        places.append(stored.index(id(batch.group)))
+        return discriminator_loss(discriminator, batch, *rest)
 
     monkeypatch.setattr(training, "discriminator_loss", loss)
     for step in range(12):
         trainer.images_seen = 8 * (step + 1)
         trainer._seed()
         trainer._step()
-    assert learned[::3] == list(range(12))  # first what is new
-    others = [place for i, place in enumerate(learned) if i % 3]
+    assert places[::3] == list(range(12))  # first the new batch
+    others = [place for i, place in enumerate(places) if i % 3]
     assert len(set(others)) > 4
     assert all(place <= i // 2 for i, place in enumerate(others))
-    assert not trainer.memory[0].aged[0].requires_grad
+    assert not trainer.replay_buffer[0].aged[0].requires_grad
 
 
 @pytest.mark.parametrize(("updates", "batches"), [(1, 1), (2, 5)])
-def test_the_discriminator_remembers_faces_whatever_the_batch(
+def test_the_replay_buffers_capacity_is_in_faces(
     make: Callable[..., TrainConfig],
     monkeypatch: pytest.MonkeyPatch,
     updates: int,
     batches: int,
 ) -> None:
-    monkeypatch.setattr(training, "MEMORY", 40)
+    monkeypatch.setattr(training, "REPLAY_FACES", 40)
     trainer = Trainer(make(discriminator_updates=updates, batch_size=8), ALONE)
-    assert trainer.memory.maxlen == batches
+    assert trainer.replay_buffer.maxlen == batches
 
 
-def test_padding_of_one_face_is_seen_of_neither(
+def test_padding_of_either_face_is_masked_in_both(
     make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Padding goes with the source of a picture; it must not tell real from aged."""
-    trainer, shown = Trainer(make(diff_augment=False, warmup_images=8), ALONE), []
+    trainer, inputs = Trainer(make(diff_augment=False, warmup_images=8), ALONE), []
     trainer.images_seen = 8
-    look = trainer.discriminator.see
-    monkeypatch.setattr(trainer.discriminator, "see", lambda x: shown.append(x) or look(x))
-    prepare, steps = trainer._prepare, []
-    monkeypatch.setattr(trainer, "_prepare", lambda i: steps.append(prepare(i)) or steps[-1])
+    discriminator, extract = trainer.discriminator, trainer.discriminator.extract_features
+    monkeypatch.setattr(discriminator, "extract_features", lambda x: inputs.append(x) or extract(x))
+    prepare, batches = trainer._prepare, []
+    monkeypatch.setattr(trainer, "_prepare", lambda i: batches.append(prepare(i)) or batches[-1])
     trainer._step()
-    assert len(shown) == 2  # aged and real
-    hidden = (steps[0].shared_mask == 0).expand(-1, 3, -1, -1)
-    assert hidden.any()
-    for faces in shown:
-        assert not faces[hidden].any()
-        assert faces[~hidden].all()
+    assert len(inputs) == 2  # aged and real
+    masked = (batches[0].shared_mask == 0).expand(-1, 3, -1, -1)
+    assert masked.any()
+    for faces in inputs:
+        assert not faces[masked].any()
+        assert faces[~masked].all()
 
 
-def test_more_updates_of_the_discriminator_teach_it_more(
+def test_more_updates_change_the_discriminator_more(
     make: Callable[..., TrainConfig],
 ) -> None:
-    def moved(updates: int) -> float:
+    def change(updates: int) -> float:
         trainer = Trainer(make(discriminator_updates=updates, warmup_images=8), ALONE)
         trainer.images_seen = 8
         before = [p.detach().clone() for p in trainer.discriminator.parameters()]
@@ -575,10 +601,10 @@ def test_more_updates_of_the_discriminator_teach_it_more(
         after = trainer.discriminator.parameters()
         return sum((a - b).abs().sum().item() for a, b in zip(after, before, strict=True))
 
-    assert moved(3) > 1.5 * moved(1)
+    assert change(3) > 1.5 * change(1)
 
 
-def test_what_the_warmup_taught_can_be_left_as_it_is(make: Callable[..., TrainConfig]) -> None:
+def test_lr_encoder_0_freezes_the_warm_ups_parts(make: Callable[..., TrainConfig]) -> None:
     short, longer = make("short", images=16), make("longer", lr_encoder=0.0)
     train(short, "cpu")
     train(longer, "cpu")

@@ -35,16 +35,16 @@ def test_age_embedding_between_knots(embedding: AgeEmbedding) -> None:
     assert torch.allclose(values, expected)
 
 
-def test_age_embedding_clamps(embedding: AgeEmbedding) -> None:
+def test_age_embedding_clamps_ages_out_of_range(embedding: AgeEmbedding) -> None:
     ends = embedding.table.weight[[0, -1]]
     assert torch.equal(embedding(torch.tensor([-3.0, 116.0])), ends)
 
 
-def test_age_embedding_takes_whole_years(embedding: AgeEmbedding) -> None:
+def test_age_embedding_accepts_integers(embedding: AgeEmbedding) -> None:
     assert torch.equal(embedding(torch.tensor([37])), embedding(torch.tensor([37.0])))
 
 
-def test_age_embedding_teaches_both_neighbours(embedding: AgeEmbedding) -> None:
+def test_age_embedding_has_gradients_at_both_neighbouring_knots(embedding: AgeEmbedding) -> None:
     embedding(torch.tensor([37.0]))[0, 0].backward()
     assert embedding.table.weight.grad[:, 0].nonzero().flatten().tolist() == [8, 9]
     assert torch.allclose(embedding.table.weight.grad[8:10, 0], torch.tensor([0.3, 0.7]))
@@ -57,7 +57,7 @@ def test_conditional_batch_norm_starts_as_plain_normalisation() -> None:
     assert torch.equal(norm(x, torch.randn(5, 4)), plain(x))
 
 
-def test_conditional_batch_norm_is_conditioned() -> None:
+def test_conditional_batch_norm_applies_gain_and_bias() -> None:
     norm = ConditionalBatchNorm2d(1, 1).eval()
     norm.affine.weight.data = torch.tensor([[2.0], [10.0]])  # gain 1 + 2c, bias 10c
     x = torch.full((2, 1, 1, 1), 2.0)
@@ -90,7 +90,7 @@ def test_residual_block_starts_as_its_shortcut(stride: int, channels: int, shape
     assert torch.equal(block(x), block.shortcut(x).relu())
 
 
-def test_modulated_block_is_modulated() -> None:
+def test_modulated_block_depends_on_its_modulation() -> None:
     torch.manual_seed(0)
     block = ModulatedBlock(8, 16)
     assert block.modulation_channels == 2 * (8 + 16)
@@ -102,7 +102,7 @@ def test_modulated_block_is_modulated() -> None:
     assert not torch.equal(plain, shifted)
 
 
-def test_modulated_block_treats_every_face_alone() -> None:
+def test_modulated_block_uses_no_statistics_over_the_batch() -> None:
     torch.manual_seed(0)
     block = ModulatedBlock(8, 8)
     x, modulation = torch.randn(3, 8, 4, 4), torch.randn(3, block.modulation_channels)

@@ -1,4 +1,4 @@
-"""The networks: frozen names and shapes, and what each part promises."""
+"""The generator: frozen names and shapes, and the properties of each part."""
 
 import hashlib
 from collections import Counter
@@ -48,7 +48,7 @@ def faces() -> Tensor:
     return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-# --- the surface: weights files depend on it ------------------------------------------------------
+# --- names and shapes, which weights files depend on ----------------------------------------------
 
 
 def _prefixes_and_hash(net: nn.Module) -> tuple[dict[str, int], str]:
@@ -58,7 +58,7 @@ def _prefixes_and_hash(net: nn.Module) -> tuple[dict[str, int], str]:
 
 
 def test_state_dict_of_the_compact_model_is_frozen() -> None:
-    """Whoever changes this makes every weights file unreadable: raise the format, too."""
+    """A change here makes existing weights files unreadable; the format number must then rise."""
     model = FaceAgeModel(ModelConfig.compact())
     assert _prefixes_and_hash(model) == (
         {
@@ -81,7 +81,7 @@ def test_state_dict_of_the_compact_baseline_is_frozen() -> None:
     )
 
 
-def test_some_names_and_shapes_of_the_compact_model() -> None:
+def test_names_and_shapes_of_the_compact_model() -> None:
     shapes = {
         k: tuple(v.shape) for k, v in FaceAgeModel(ModelConfig.compact()).state_dict().items()
     }
@@ -95,19 +95,19 @@ def test_some_names_and_shapes_of_the_compact_model() -> None:
 
 
 @pytest.mark.parametrize(("decomposition", "parameters"), [(True, 34_440_782), (False, 12_440_453)])
-def test_the_default_model_on_shapes_alone(decomposition: bool, parameters: int) -> None:
+def test_shapes_of_the_default_model(decomposition: bool, parameters: int) -> None:
     config = ModelConfig(decomposition=decomposition)
     with torch.device("meta"):
         model, discriminator = FaceAgeModel(config), Discriminator(config)
         faces, ages = torch.empty(2, 3, 256, 256), torch.empty(2)
         encoded = model.encode(faces)
         change = model.decode(encoded, ages, None if decomposition else ages)
-        (judged,) = discriminator(discriminator.see(faces))
+        (outputs,) = discriminator(discriminator.extract_features(faces))
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert encoded.identity.shape == encoded.age_features.shape == (2, 256, 32, 32)
     assert change.residual.shape == (2, 3, 256, 256)
     assert change.flow.shape == (2, 2, 32, 32)
-    assert judged.shape == (2, 10)
+    assert outputs.shape == (2, 10)
 
 
 def test_the_compact_model_runs() -> None:
@@ -126,7 +126,7 @@ def test_the_compact_model_runs() -> None:
 # --- decomposition --------------------------------------------------------------------------------
 
 
-def test_identity_and_age_features_are_the_features(model: FaceAgeModel, faces: Tensor) -> None:
+def test_identity_and_age_features_sum_to_the_features(model: FaceAgeModel, faces: Tensor) -> None:
     encoded = model.encode(faces)
     features = model.encoder(encoded.detail)
     assert torch.allclose(encoded.identity + encoded.age_features, features, atol=1e-5)
@@ -148,7 +148,7 @@ def test_attention_is_the_mean_of_its_two_branches() -> None:
     assert torch.allclose(identity, features * 0.25)
 
 
-def test_the_baseline_decomposes_nothing(faces: Tensor) -> None:
+def test_the_baseline_keeps_all_features_and_uses_the_source_age(faces: Tensor) -> None:
     model = _randomised(ModelConfig(**{**TINY.__dict__, "decomposition": False}))
     encoded = model.encode(faces)
     assert torch.equal(encoded.identity, model.encoder(encoded.detail))
@@ -156,10 +156,10 @@ def test_the_baseline_decomposes_nothing(faces: Tensor) -> None:
     assert not hasattr(model, "classifier")
     young, old = torch.tensor([5.0] * 3), torch.tensor([70.0] * 3)
     from_young, from_old = model.decode(encoded, old, young), model.decode(encoded, old, old)
-    assert not torch.equal(from_young.residual, from_old.residual)  # it is told the source age
+    assert not torch.equal(from_young.residual, from_old.residual)
 
 
-def test_the_classifier_reads_the_inner_face_only(model: FaceAgeModel) -> None:
+def test_the_classifier_depends_on_the_inner_face_only(model: FaceAgeModel) -> None:
     faces = torch.zeros(1, 3, 64, 64)
     outside = torch.ones(1, 3, 64, 64)
     outside[..., 21:53, 16:48] = 0  # 0.328125 * 64, 0.25 * 64, and 32 px further
@@ -178,7 +178,7 @@ def test_the_change_starts_at_zero(faces: Tensor) -> None:
     assert torch.allclose(apply_change(faces, change), faces, atol=1e-5)
 
 
-def test_37_is_not_39(model: FaceAgeModel, faces: Tensor) -> None:
+def test_the_change_is_continuous_in_the_target_age(model: FaceAgeModel, faces: Tensor) -> None:
     encoded = model.encode(faces[:1]).select(torch.zeros(4, dtype=torch.long))
     ages = torch.tensor([37.0, 37.01, 39.0, 60.0])
     modulation = model.age_feature_cnn(encoded.identity, ages, None)
@@ -190,7 +190,7 @@ def test_37_is_not_39(model: FaceAgeModel, faces: Tensor) -> None:
     assert (flow[0] - flow[2]).abs().max() > 1e-6
 
 
-def test_the_modulation_sees_the_face(model: FaceAgeModel, faces: Tensor) -> None:
+def test_the_modulation_depends_on_the_face(model: FaceAgeModel, faces: Tensor) -> None:
     identity = model.encode(faces).identity
     modulation = model.age_feature_cnn(identity, torch.full((3,), 37.0), None)
     assert not torch.allclose(modulation[0], modulation[1], atol=1e-4)
@@ -213,6 +213,35 @@ def test_the_flow_is_bounded(faces: Tensor) -> None:
     assert flow.max() == pytest.approx(MAX_FLOW)
 
 
+# --- forward --------------------------------------------------------------------------------------
+
+AGES = torch.tensor([5.0, 37.0, 70.0])
+
+
+def test_forward_gives_the_aged_faces(model: FaceAgeModel, faces: Tensor) -> None:
+    aged = model(faces, AGES)
+    assert torch.equal(aged, apply_change(faces, model.decode(model.encode(faces), AGES)))
+    assert aged.shape == faces.shape
+    assert (aged - faces).abs().amax((1, 2, 3)).min() > 0.01
+
+
+def test_forward_of_the_baseline_takes_the_source_age(faces: Tensor) -> None:
+    model = _randomised(ModelConfig(**{**TINY.__dict__, "decomposition": False}))
+    change = model.decode(model.encode(faces), AGES, AGES.flip(0))
+    assert torch.equal(model(faces, AGES, AGES.flip(0)), apply_change(faces, change))
+
+
+def test_the_model_can_be_exported(model: FaceAgeModel, faces: Tensor) -> None:
+    program = torch.export.export(model, (faces, AGES))
+    assert torch.allclose(program.module()(faces, AGES), model(faces, AGES), atol=1e-5)
+
+
+def test_the_model_can_be_traced_by_the_compiler(model: FaceAgeModel, faces: Tensor) -> None:
+    """In one graph; the backend that generates code is not tested."""
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.allclose(compiled(faces, AGES), model(faces, AGES), atol=1e-5)
+
+
 # --- apply_change ---------------------------------------------------------------------------------
 
 
@@ -222,14 +251,14 @@ def _change(side: int, flow: tuple[float, float] = (0, 0), residual: float = 0.0
 
 
 @pytest.mark.parametrize("side", [16, 32, 48])  # the change is made for 16
-def test_a_flow_takes_content_from_where_it_points(side: int) -> None:
+def test_the_flow_is_the_offset_of_the_sampling_position(side: int) -> None:
     faces = torch.rand(1, 3, side, side) * 2 - 1
     pixels = side // 8  # a quarter of the half side
-    moved = apply_change(faces, _change(16, flow=(0.25, 0)))  # x: from the right
+    moved = apply_change(faces, _change(16, flow=(0.25, 0)))  # x: content from the right
     assert torch.allclose(moved[..., :-pixels], faces[..., pixels:], atol=1e-5)
     edge = faces[..., -1:].expand(-1, -1, -1, pixels)
-    assert torch.allclose(moved[..., -pixels:], edge, atol=1e-5)  # no black comes in
-    moved = apply_change(faces, _change(16, flow=(0, -0.25)))  # y: from above
+    assert torch.allclose(moved[..., -pixels:], edge, atol=1e-5)  # border pixels repeat
+    moved = apply_change(faces, _change(16, flow=(0, -0.25)))  # y: content from above
     assert torch.allclose(moved[..., pixels:, :], faces[..., :-pixels, :], atol=1e-5)
 
 
@@ -255,7 +284,7 @@ def test_aged_faces_stay_in_range() -> None:
     assert apply_change(faces, _change(16, residual=-2.0)).unique().tolist() == [-1.0]
 
 
-def test_apply_change_takes_half_precision() -> None:
+def test_apply_change_accepts_half_precision() -> None:
     change = Change(*(part.bfloat16() for part in _change(16, residual=0.25)))
     assert apply_change(torch.zeros(1, 3, 16, 16), change).dtype == torch.float32
 

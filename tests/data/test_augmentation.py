@@ -1,4 +1,4 @@
-"""Augmentation: shapes, ranges, what happens to padding, and where the randomness comes from."""
+"""Augmentation: shapes, ranges, padding and the source of random numbers."""
 
 import math
 
@@ -20,7 +20,7 @@ def images() -> Tensor:
 
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No geometry: every picture stays where it is."""
+    """Geometric augmentation replaced by the identity."""
 
     def stay(count: int, *_: object, **__: object) -> Tensor:
         return torch.eye(2, 3).expand(count, 2, 3)
@@ -30,7 +30,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No colour, blur, noise or holes."""
+    """No recolouring, blur, noise or erasing."""
     monkeypatch.setattr(augment, "_recolour", lambda faces, strength: faces)
     for name in ("_degrade", "_erase"):
         monkeypatch.setattr(augment, name, lambda faces, **_: faces)
@@ -61,7 +61,7 @@ def test_whole_faces(images: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("still")
-def test_whole_faces_are_the_pictures(images: Tensor) -> None:
+def test_whole_faces_without_geometry_equal_the_pictures(images: Tensor) -> None:
     faces, mask = augment.whole_faces(images, WHOLE.expand(4, 4), 48)
     assert torch.allclose(faces, images.permute(0, 3, 1, 2) / 127.5 - 1, atol=1e-4)
     assert mask.all()
@@ -77,7 +77,7 @@ def test_the_mask_moves_with_the_picture() -> None:
     assert (inside != mask).float().mean() < 0.02  # half a pixel along the edge, at most
 
 
-def test_mirrored_by_chance() -> None:
+def test_half_of_the_faces_are_mirrored() -> None:
     torch.manual_seed(0)
     images = torch.zeros(64, 32, 32, 3, dtype=torch.uint8)
     images[:, :, :16] = 255
@@ -95,7 +95,7 @@ def test_inner_faces(images: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("still", "plain")
-def test_inner_faces_cut_the_window_the_model_reads() -> None:
+def test_inner_faces_are_the_classifiers_window() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 64, 64, 3), generator=generator, dtype=torch.uint8)
     faces = augment.inner_faces(images, WHOLE.expand(2, 4), 32)
@@ -105,7 +105,7 @@ def test_inner_faces_cut_the_window_the_model_reads() -> None:
 
 @pytest.mark.usefixtures("plain")
 def test_inner_faces_move_about_their_own_centre() -> None:
-    """A white dot at the inner face's centre stays near the middle, however it is turned."""
+    """A white dot at the inner face's centre stays near the middle under rotation."""
     torch.manual_seed(0)
     images = torch.zeros(64, 128, 128, 3, dtype=torch.uint8)
     images[:, 72:76, 62:66] = 255  # 0.578125 * 128 = 74, 0.5 * 128 = 64
@@ -131,7 +131,7 @@ def test_padding_is_filled_from_the_edge_of_the_picture() -> None:
 
 
 @pytest.mark.usefixtures("plain", "still")
-def test_half_of_the_faces_get_the_box_of_another_one_too() -> None:
+def test_half_of_the_faces_are_also_cut_to_the_box_of_another_face() -> None:
     torch.manual_seed(0)
     images = torch.arange(64, dtype=torch.uint8)[None, None, :, None].expand(64, 64, 64, 3)
     valid = WHOLE.repeat(64, 1)
@@ -152,7 +152,7 @@ def test_diff_augment_keeps_shape_and_gradient() -> None:
 
 
 @pytest.mark.parametrize("what", ["whole", "inner", "diff"])
-def test_all_randomness_is_torchs(images: Tensor, what: str) -> None:
+def test_random_numbers_come_from_torchs_generator(images: Tensor, what: str) -> None:
     def run() -> Tensor:
         valid = WHOLE.expand(4, 4)
         if what == "whole":
@@ -186,17 +186,17 @@ def test_recolouring_is_the_same_for_a_whole_face() -> None:
     assert len(recoloured[:, 0, 0, 0].unique()) == 8
 
 
-def test_degrading_greys_some() -> None:
+def test_degrading_makes_some_faces_grey() -> None:
     torch.manual_seed(0)
     faces = torch.zeros(400, 3, 8, 8)
     faces[:, 0] = 0.5
-    degraded = augment._degrade(faces, share=0.0, noise=0.0)
+    degraded = augment._degrade(faces, probability=0.0, noise=0.0)
     grey = (degraded[:, 0] - degraded[:, 1]).abs().amax((1, 2)) < 1e-6
     assert 0.05 < grey.float().mean() < 0.16
     assert degraded.abs().max() <= 1
 
 
-def test_robust_views_carry_gradients_and_drown_faint_patterns() -> None:
+def test_robust_views_have_the_requested_size_and_gradients() -> None:
     torch.manual_seed(0)
     faces = (torch.rand(4, 3, 32, 32) * 2 - 1).requires_grad_()
     views = augment.robust_views(faces, 16)

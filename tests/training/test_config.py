@@ -1,4 +1,4 @@
-"""Training options: recipes, TOML files, --set, and what is refused."""
+"""Training options: recipes, TOML files, --set, and refused values."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def test_the_paper_has_its_five_losses_and_no_extension() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_what_needs_vgg_asks_for_it(recipe: str) -> None:
+def test_recipes_need_vgg19(recipe: str) -> None:
     with pytest.raises(ConfigError, match="VGG19"):
         _config(recipe).check()
 
@@ -54,13 +54,13 @@ def test_compact() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_asking_for_a_recipe_does_not_change_it(recipe: str) -> None:
+def test_recipes_are_not_modified(recipe: str) -> None:
     before = json.dumps(RECIPES[recipe])
     _config(recipe, "losses.r1=7", "model.width=48", "lr=1")
     assert json.dumps(RECIPES[recipe]) == before
 
 
-def test_to_dict_is_json_and_comes_back() -> None:
+def test_to_dict_survives_a_round_trip_through_json() -> None:
     config = _config("compact", "vgg=vgg.pth")
     values = json.loads(json.dumps(to_dict(config)))
     assert values["out"] == "run"
@@ -95,13 +95,13 @@ def test_toml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"lr = ", b"lr = 1\nlr = 2\n", b"\xff\xfe"])
-def test_toml_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+def test_invalid_toml(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mine.toml").write_bytes(content)
     with pytest.raises(ConfigError, match="Cannot read the recipe"):
         _config(str(tmp_path / "mine.toml"))
 
 
-def test_toml_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_toml(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Cannot read the recipe"):
         _config(str(tmp_path / "gone.toml"))
 
@@ -117,25 +117,25 @@ def test_settings() -> None:
         "model.width=48",
         "model.decomposition=false",
         "losses.target_age=0",
-        " share = 1 ",
+        " recon_fraction = 1 ",
         "weights=runs/a b/w.safetensors",
         'vgg="vgg.pth"',
         "seed=-3",
     )
-    assert (config.lr, config.images, config.share, config.seed) == (2e-4, 1000, 1.0, -3)
+    assert (config.lr, config.images, config.recon_fraction, config.seed) == (2e-4, 1000, 1.0, -3)
     assert config.model == ModelConfig.compact(width=48, decomposition=False)
     assert config.losses.target_age == 0
     assert config.weights == Path("runs/a b/w.safetensors")
     assert config.vgg == Path("vgg.pth")
 
 
-def test_settings_come_last() -> None:
+def test_settings_take_precedence() -> None:
     assert _config("compact", "images=5", images=7).images == 5
     assert _config("compact", images=7, vgg=None).images == 7
     assert _config("compact", "lr=1", "lr=2").lr == 2
 
 
-def test_an_empty_setting_takes_a_path_back() -> None:
+def test_an_empty_setting_removes_a_path() -> None:
     assert _config("compact", "vgg=", vgg="vgg.pth").vgg is None
 
 
@@ -173,7 +173,7 @@ def test_bad_settings(setting: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_option_lists_those_there_are() -> None:
+def test_the_error_for_an_unknown_option_lists_the_options() -> None:
     with pytest.raises(ConfigError) as caught:
         _config("paper", "model.nonsuch=1")
     assert "classifier_size" in caught.value.hint
@@ -187,7 +187,7 @@ def test_check_lists_all_problems_at_once() -> None:
         "paper",
         "batch_size=15",
         "warmup_batch=0",
-        "share=0",
+        "recon_fraction=0",
         "lr=-1",
         "losses.cycle=nan",
         "losses.target_age=1",
@@ -203,15 +203,15 @@ def test_check_lists_all_problems_at_once() -> None:
     for problem in (
         "batch_size 15 is not divisible by 2",
         "warmup_batch is 0, must be at least 1",
-        "share is 0.0",
+        "recon_fraction is 0.0",
         "lr is -1.0, must be 0 or more",
         "losses.cycle is nan, must be 0 or more",
         "model.size is 100",
-        "model.classifier_size is 48, not n x 32",
+        "model.classifier_size is 48, must be a multiple of 32",
         "model.width is 20",
         "model.encoder_blocks is 0, must be at least 1",
-        "no classifier to warm up",
-        "losses.target_age: no warm-up trains",
+        "warmup_images needs model.decomposition=true",
+        "losses.target_age needs a trained classifier",
     ):
         assert problem in caught.value.message
     assert "\n" not in str(caught.value)
@@ -225,7 +225,7 @@ def test_check_lists_all_problems_at_once() -> None:
         "model.width=-16",
         "model.classifier_size=0",
         "images=0",
-        "share=1.1",
+        "recon_fraction=1.1",
         "r1_interval=0",
         "save_minutes=-1",
         "warmup_images=-1",
@@ -238,7 +238,8 @@ def test_values_out_of_range(setting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["losses.r1=0", "model.decoder_blocks=0", "seed=-1", "save_minutes=0", "share=1"]
+    "setting",
+    ["losses.r1=0", "model.decoder_blocks=0", "seed=-1", "save_minutes=0", "recon_fraction=1"],
 )
 def test_values_in_range(setting: str) -> None:
     _config("compact", setting, vgg="vgg.pth").check()
@@ -264,7 +265,7 @@ def test_every_size_that_passes_the_check_runs() -> None:
 # --- cost -----------------------------------------------------------------------------------------
 
 
-def test_cost_is_counted_without_computing() -> None:
+def test_cost() -> None:
     figures = cost(_config("compact"))
     assert figures["million_parameters_generator"] == pytest.approx(7.425, abs=0.001)
     assert figures["million_parameters_discriminator"] == pytest.approx(0.480, abs=0.001)

@@ -1,4 +1,4 @@
-"""The losses, by hand on small cases."""
+"""The losses, compared with values computed by hand."""
 
 import math
 
@@ -12,10 +12,10 @@ from faceage.models.discriminators import Discriminator
 from faceage.models.generator import FaceAgeModel, ModelConfig, inner_face
 from faceage.models.vgg import VggFeatures
 from faceage.training.losses import (
+    DiscriminatorBatch,
     LossWeights,
     PerceptualLoss,
-    Sight,
-    Step,
+    SynthesisBatch,
     age_loss,
     discriminator_loss,
     generate,
@@ -24,10 +24,10 @@ from faceage.training.losses import (
 )
 
 
-def _step(count: int = 4, side: int = 32) -> Step:
+def _batch(count: int = 4, side: int = 32) -> SynthesisBatch:
     generator = torch.Generator().manual_seed(0)
     faces = torch.rand(count, 3, side, side, generator=generator) - 0.5
-    return Step(
+    return SynthesisBatch(
         faces=faces,
         mask=torch.ones(count, 1, side, side),
         source_age=torch.linspace(5, 65, count),
@@ -64,8 +64,8 @@ def _age_loss(logits: Tensor, age: float, group: int, exact: bool) -> float:
     ).item()
 
 
-def test_age_loss_of_a_guess() -> None:
-    """Even logits: every label costs log 101 on the years, and its group log(101 / its years)."""
+def test_age_loss_of_uniform_logits() -> None:
+    """log 101 for the years plus log(101 / years in the group) for the group."""
     even = torch.zeros(YEARS)
     assert _age_loss(even, 25.0, 5, exact=True) == pytest.approx(math.log(101) + math.log(10.1))
     assert _age_loss(even, 85.0, 9, exact=True) == pytest.approx(math.log(101) + math.log(101 / 31))
@@ -80,12 +80,12 @@ def test_age_loss_where_only_the_group_is_known() -> None:
     assert _age_loss(certain, 24.5, 5, exact=True) > 10
 
 
-def test_age_loss_is_soft() -> None:
-    """At 0 years the spread is half a year: the year 1 gets exp(-2) of the weight of the year 0."""
+def test_age_loss_has_soft_labels() -> None:
+    """At 0 years the deviation is 0.5 years: year 1 has exp(-2) times the weight of year 0."""
     logits = torch.full((YEARS,), -1e4)
     logits[:2] = 0.0  # half and half on the years 0 and 1, all in group 0
     weights = [math.exp(-0.5 * (k / 0.5) ** 2) for k in range(4)]
-    beyond = sum(weights[2:]) / sum(weights)  # what the label puts on the years 2 and 3
+    beyond = sum(weights[2:]) / sum(weights)  # the label's weight of the years 2 and 3
     expected = (1 - beyond) * math.log(2) + beyond * (1e4 + math.log(2))
     assert _age_loss(logits, 0.0, 0, exact=True) == pytest.approx(expected, rel=1e-4)
 
@@ -125,13 +125,13 @@ def test_masked_l1() -> None:
 # --- discriminator --------------------------------------------------------------------------------
 
 
-def _sight(step: Step, aged: Tensor | None = None) -> Sight:
-    """For discriminators that see faces as they are."""
-    return Sight(
-        [step.real],
-        [step.faces if aged is None else aged],
-        step.target_group,
-        step.wrong_group,
+def _features(batch: SynthesisBatch, aged: Tensor | None = None) -> DiscriminatorBatch:
+    """For discriminators whose features are the faces."""
+    return DiscriminatorBatch(
+        [batch.real],
+        [batch.faces if aged is None else aged],
+        batch.target_group,
+        batch.wrong_group,
     )
 
 
@@ -142,62 +142,65 @@ class _Linear(nn.Module):
         super().__init__()
         self.w = nn.Parameter(torch.tensor(w))
 
-    def see(self, faces: Tensor) -> list[Tensor]:
+    def extract_features(self, faces: Tensor) -> list[Tensor]:
         return [faces]
 
-    def forward(self, seen: list[Tensor]) -> list[Tensor]:
-        return [self.w * seen[0].sum((1, 2, 3))[:, None] * torch.arange(GROUPS)]
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return [self.w * features[0].sum((1, 2, 3))[:, None] * torch.arange(GROUPS)]
 
 
-def test_discriminator_loss_of_one_that_cannot_tell() -> None:
-    step = _step()
-    loss, terms = discriminator_loss(_Linear(0.0), _sight(step), LossWeights())
+def test_discriminator_loss_of_constant_outputs() -> None:
+    batch = _batch()
+    loss, terms = discriminator_loss(_Linear(0.0), _features(batch), LossWeights())
     assert set(terms) == {"real", "fake"}
     assert terms["real"].item() == terms["fake"].item() == pytest.approx(math.log(2))
     assert loss.item() == pytest.approx(2 * math.log(2))
 
 
 def test_discriminator_loss_by_hand() -> None:
-    step = _step(1)
-    step.target_group = torch.tensor([1])
-    step.real, aged = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), -0.25)
-    _, terms = discriminator_loss(_Linear(1 / 768), _sight(step, aged), LossWeights())
+    batch = _batch(1)
+    batch.target_group = torch.tensor([1])
+    batch.real, aged = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), -0.25)
+    _, terms = discriminator_loss(_Linear(1 / 768), _features(batch, aged), LossWeights())
     # 3072 values: the outputs are 2 and -1.
     assert terms["real"].item() == pytest.approx(math.log(1 + math.exp(-2)))
     assert terms["fake"].item() == pytest.approx(math.log(1 + math.exp(-1)))
 
 
-def test_a_real_face_of_the_wrong_age_is_a_fake() -> None:
-    step = _step(1)
-    step.target_group, step.wrong_group = torch.tensor([1]), torch.tensor([2])
-    step.real = torch.full((1, 3, 32, 32), 0.5)
+def test_real_faces_of_a_wrong_age_are_rejected() -> None:
+    batch = _batch(1)
+    batch.target_group, batch.wrong_group = torch.tensor([1]), torch.tensor([2])
+    batch.real = torch.full((1, 3, 32, 32), 0.5)
     weights, usual = LossWeights(wrong_age=0.5), LossWeights()
-    net, sight = _Linear(1 / 768), _sight(step, torch.zeros(1, 3, 32, 32))
-    loss, terms = discriminator_loss(net, sight, weights)
+    net, features = _Linear(1 / 768), _features(batch, torch.zeros(1, 3, 32, 32))
+    loss, terms = discriminator_loss(net, features, weights)
     assert terms["wrong_age"].item() == pytest.approx(math.log(1 + math.exp(4)))  # its output is 4
-    without, _ = discriminator_loss(net, sight, usual)
+    without, _ = discriminator_loss(net, features, usual)
     assert (loss - without).item() == pytest.approx(0.5 * terms["wrong_age"].item())
 
 
-def test_every_output_counts_alike() -> None:
+def test_the_loss_is_the_mean_over_all_outputs() -> None:
     class _Two(nn.Module):
-        def see(self, faces: Tensor) -> list[Tensor]:
+        def extract_features(self, faces: Tensor) -> list[Tensor]:
             return [faces]
 
-        def forward(self, seen: list[Tensor]) -> list[Tensor]:
-            return [torch.zeros(len(seen[0]), GROUPS), torch.full((len(seen[0]), GROUPS), 3.0)]
+        def forward(self, features: list[Tensor]) -> list[Tensor]:
+            return [
+                torch.zeros(len(features[0]), GROUPS),
+                torch.full((len(features[0]), GROUPS), 3.0),
+            ]
 
-    step = _step()
-    _, terms = discriminator_loss(_Two(), _sight(step), LossWeights())
+    batch = _batch()
+    _, terms = discriminator_loss(_Two(), _features(batch), LossWeights())
     expected = (math.log(2) + math.log(1 + math.exp(3))) / 2
     assert terms["fake"].item() == pytest.approx(expected)
 
 
 def test_r1_is_the_squared_gradient_on_real_faces() -> None:
-    step = _step(2)
-    step.target_group = torch.tensor([1, 3])
+    batch = _batch(2)
+    batch.target_group = torch.tensor([1, 3])
     net, weights = _Linear(0.1), LossWeights(r1=2.0)
-    loss, terms = discriminator_loss(net, _sight(step), weights, with_r1=16)
+    loss, terms = discriminator_loss(net, _features(batch), weights, r1_factor=16)
     # Each of 3072 values has the gradient 0.1 * group.
     assert terms["r1"].item() == pytest.approx(3072 * (0.1**2 + 0.3**2) / 2, rel=1e-5)
     without = terms["real"] + terms["fake"]
@@ -208,31 +211,30 @@ def test_r1_is_the_squared_gradient_on_real_faces() -> None:
     )
 
 
-def test_r1_teaches_the_discriminator(discriminator: Discriminator) -> None:
-    step = _step()
+def test_r1_has_gradients_for_the_discriminator(discriminator: Discriminator) -> None:
+    batch = _batch()
     discriminator.zero_grad()
-    seen = [discriminator.see(faces) for faces in (step.real, step.faces)]
-    sight = Sight(*seen, step.target_group, step.wrong_group)
-    _, terms = discriminator_loss(discriminator, sight, LossWeights(), with_r1=1)
+    features = [discriminator.extract_features(faces) for faces in (batch.real, batch.faces)]
+    inputs = DiscriminatorBatch(*features, batch.target_group, batch.wrong_group)
+    _, terms = discriminator_loss(discriminator, inputs, LossWeights(), r1_factor=1)
     terms["r1"].backward()
     assert discriminator.body[0].weight.grad.abs().sum() > 0
 
 
-def test_padding_cannot_tell_real_from_aged(
+def test_padding_of_either_face_is_masked_in_both(
     model: FaceAgeModel, discriminator: Discriminator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What lies outside either picture's mask is seen of neither."""
-    step = _step()
-    step.mask[..., :8], step.real_mask[..., 24:] = 0, 0
-    see, shown = discriminator.see, []
+    batch = _batch()
+    batch.mask[..., :8], batch.real_mask[..., 24:] = 0, 0
+    extract, inputs = discriminator.extract_features, []
 
-    def look(faces: Tensor) -> list[Tensor]:
-        shown.append(faces)
-        return see(faces)
+    def record(faces: Tensor) -> list[Tensor]:
+        inputs.append(faces)
+        return extract(faces)
 
-    monkeypatch.setattr(discriminator, "see", look)
-    generator_loss(model, model, discriminator, step, LossWeights(), _view)
-    (faces,) = shown
+    monkeypatch.setattr(discriminator, "extract_features", record)
+    generator_loss(model, model, discriminator, batch, LossWeights(), _view)
+    (faces,) = inputs
     assert not faces[..., :8].any()
     assert not faces[..., 24:].any()
     assert faces[..., 8:24].any()
@@ -241,28 +243,29 @@ def test_padding_cannot_tell_real_from_aged(
 # --- generator ------------------------------------------------------------------------------------
 
 
-def test_generate_reconstructs_a_share(model: FaceAgeModel) -> None:
-    step = _step()
-    encoded, aged, reconstruction, size = generate(model.eval(), step, share=0.5)
+def test_generate_reconstructs_a_fraction(model: FaceAgeModel) -> None:
+    batch = _batch()
+    aged, reconstruction, size = generate(model.eval(), batch, recon_fraction=0.5)
     assert aged.shape == (4, 3, 32, 32)
     assert reconstruction.shape == (2, 3, 32, 32)
-    assert encoded.identity.shape[0] == 4
     assert size.ndim == 0
     assert size > 0
-    own = Step(**{**step.__dict__, "target_age": step.source_age})
-    assert torch.allclose(generate(model.eval(), own)[1][:2], reconstruction, atol=1e-4)
-    assert len(generate(model, step, share=0.01)[2]) == 1  # at least one
+    own = SynthesisBatch(**{**batch.__dict__, "target_age": batch.source_age})
+    assert torch.allclose(generate(model.eval(), own)[0][:2], reconstruction, atol=1e-4)
+    assert len(generate(model, batch, recon_fraction=0.01)[1]) == 1  # at least one
 
 
 def _terms(model: FaceAgeModel, discriminator: Discriminator, **options: object):
-    return generator_loss(model, model, discriminator, _step(), view=_view, **options)
+    return generator_loss(model, model, discriminator, _batch(), age_views=_view, **options)
 
 
 def _view(faces: Tensor) -> Tensor:
     return inner_face(faces, TINY.classifier_size)
 
 
-def test_the_paper_has_no_other_terms(model: FaceAgeModel, discriminator: Discriminator) -> None:
+def test_the_default_weights_give_the_papers_terms(
+    model: FaceAgeModel, discriminator: Discriminator
+) -> None:
     perceptual = _SquaredMean()
     weights = LossWeights()
     total, terms, aged = _terms(model, discriminator, weights=weights, perceptual=perceptual)
@@ -283,7 +286,7 @@ class _SquaredMean(nn.Module):
 
 def test_all_terms(model: FaceAgeModel, discriminator: Discriminator) -> None:
     weights = LossWeights(2, 3, 0.7, 1, 0.0, target_age=0.5, change=1.5)
-    total, terms, _ = _terms(model, discriminator, weights=weights, share=0.5)
+    total, terms, _ = _terms(model, discriminator, weights=weights, recon_fraction=0.5)
     assert set(terms) == {"reconstruction", "adversarial", "cycle", "target_age", "change"}
     expected = sum(getattr(weights, name) * term.item() for name, term in terms.items())
     assert total.item() == pytest.approx(expected, rel=1e-5)
@@ -295,35 +298,35 @@ def test_all_terms(model: FaceAgeModel, discriminator: Discriminator) -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_what_changes_nothing_reconstructs_perfectly(discriminator: Discriminator) -> None:
+def test_without_a_change_the_reconstruction_is_exact(discriminator: Discriminator) -> None:
     torch.manual_seed(0)
     _, terms, aged = _terms(FaceAgeModel(TINY), discriminator, weights=LossWeights(change=1))
     for name in ("reconstruction", "cycle", "change"):
         assert terms[name].item() == pytest.approx(0, abs=1e-5)
-    step = _step()
-    (seen,) = discriminator.see(step.faces * step.shared_mask)
-    assert torch.allclose(aged[0], seen, atol=1e-5)
+    batch = _batch()
+    (expected,) = discriminator.extract_features(batch.faces * batch.shared_mask)
+    assert torch.allclose(aged[0], expected, atol=1e-5)
 
 
-def test_the_averaged_classifier_is_asked_but_not_taught(
+def test_the_target_age_loss_has_no_gradients_for_classifiers(
     model: FaceAgeModel, discriminator: Discriminator
 ) -> None:
     torch.manual_seed(2)
-    averaged = FaceAgeModel(TINY).eval().requires_grad_(False)
+    ema = FaceAgeModel(TINY).eval().requires_grad_(False)
     weights = LossWeights(target_age=1)
-    _, terms, _ = generator_loss(model, averaged, discriminator, _step(), weights, _view)
+    _, terms, _ = generator_loss(model, ema, discriminator, _batch(), weights, _view)
     model.zero_grad()
     terms["target_age"].backward()
     assert model.decoder.residual.weight.grad.abs().sum() > 0
-    assert all(p.grad is None for p in averaged.parameters())
+    assert all(p.grad is None for p in ema.parameters())
     assert all(p.grad is None for p in model.classifier.parameters())
 
 
-def test_the_baseline_is_told_the_source_age(discriminator: Discriminator) -> None:
+def test_losses_of_the_baseline(discriminator: Discriminator) -> None:
     torch.manual_seed(0)
     model = FaceAgeModel(ModelConfig(**{**TINY.__dict__, "decomposition": False}))
     nn.init.normal_(model.decoder.residual.weight, std=0.05)
-    _, terms, _ = _terms(model, discriminator, weights=LossWeights(), share=0.5)
+    _, terms, _ = _terms(model, discriminator, weights=LossWeights(), recon_fraction=0.5)
     assert set(terms) == {"reconstruction", "adversarial", "cycle"}
 
 

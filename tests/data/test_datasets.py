@@ -1,4 +1,4 @@
-"""The layouts of datasets, and what is refused."""
+"""The layouts of datasets, and refused input."""
 
 import io
 import zipfile
@@ -42,7 +42,7 @@ def test_folder_with_csv(tmp_path: Path) -> None:
         "file,age,age_group,set,weight,valid,sharp,gender\n"
         "a.png,34.5,,train,2,64 0 256 128,80,F\n"
         "b.png,,70-120,train,,,,\n"
-        "c.png,2.9,3-6,val,,,,M\n",  # the years count where both are there
+        "c.png,2.9,3-6,val,,,,M\n",  # the age takes precedence over the group
         a=_png(),
         b=_png(),
     )
@@ -91,7 +91,7 @@ def test_decode(tmp_path: Path) -> None:
     assert faces.sharp.tolist() == [0.5, 1, 1, 2]  # relative to the median; unknown is typical
 
 
-def test_progress_adds_up_beyond_one_chunk(tmp_path: Path) -> None:
+def test_progress_is_reported_in_chunks(tmp_path: Path) -> None:
     rows = "".join(f"a.png,{i % 90},train\n" for i in range(130))
     root = _folder(tmp_path / "some", "file,age,set\n" + rows, a=_png())
     progress: list[int] = []
@@ -126,7 +126,7 @@ def test_split_by_hash_where_none_is_named(tmp_path: Path, split: str) -> None:
     assert len(files) == pytest.approx({"train": 1800, "val": 100, "test": 100}[split], abs=40)
 
 
-def test_the_hash_split_is_for_ever() -> None:
+def test_the_hash_split_is_frozen() -> None:
     splits = [_hashed_set(f"{i}.png") for i in range(100)]
     assert [i for i, split in enumerate(splits) if split == "val"] == [0, 6, 61, 65, 68, 69]
     assert [i for i, split in enumerate(splits) if split == "test"] == [8, 33, 40, 42]
@@ -144,14 +144,14 @@ def test_held_out_people_are_in_val_or_test_with_all_their_pictures(tmp_path: Pa
     assert 35 <= len(found["val"]) <= 65
 
 
-def test_a_set_column_with_test_rows_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_set_column_with_test_rows_is_used_unchanged(tmp_path: Path) -> None:
     rows = "".join(f"{i}.png,30,{'test' if i == 9 else 'val'}\n" for i in range(10))
     root = _folder(tmp_path / "some", "file,age,set\n" + rows)
     assert len(open_dataset(root, "val")) == 9
     assert [s.file for s in open_dataset(root, "test").samples] == ["9.png"]
 
 
-# --- what a csv may get wrong ---------------------------------------------------------------------
+# --- errors in a csv ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_set_column_with_test_rows_is_taken_as_it_is(tmp_path: Path) -> None:
         ("file,age,set,valid\na.png,5,train,0 0 9\n", "line 2: valid '0 0 9'"),
         ("file,age,set,valid\na.png,5,train,9 0 8 256\n", "line 2: valid '9 0 8 256'"),
         ("file,age,set,valid\na.png,5,train,0 0 512 512\n", "inside 256 px"),
-        ("file,age,set\n,5,train\n", "line 2: no file is named"),
+        ("file,age,set\n,5,train\n", "line 2: the column file is empty"),
         ("file,age,set\na.png,5,val\n", "No labelled pictures"),
     ],
 )
@@ -205,7 +205,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
         open_dataset(tmp_path / "gone")
 
 
-# --- pictures that are missing or damaged ---------------------------------------------------------
+# --- missing and damaged pictures -----------------------------------------------------------------
 
 
 def test_missing_picture(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_ffhq_aging_filter(tmp_path: Path, flaw: dict) -> None:
 
 
 @pytest.mark.parametrize("flaw", [dict(group="20-30"), dict(number="x"), dict(yaw="left")])
-def test_ffhq_aging_that_cannot_be_read(tmp_path: Path, flaw: dict) -> None:
+def test_ffhq_aging_with_unreadable_values(tmp_path: Path, flaw: dict) -> None:
     with pytest.raises(DataError, match="line 3"):
         open_dataset(_ffhq(tmp_path, {}, flaw))
 
@@ -378,9 +378,6 @@ def _samples(root: Path, split: str) -> list:
         return []
 
 
-# --- drawing --------------------------------------------------------------------------------------
-
-
-def test_faces_move_together(tmp_path: Path) -> None:
+def test_all_tensors_move_to_a_device(tmp_path: Path) -> None:
     faces = decode(open_dataset(_folder(tmp_path, "file,age\na.png,3\n", a=_png())), 4).to("meta")
     assert all(getattr(faces, n).device.type == "meta" for n in faces.__dataclass_fields__)
