@@ -11,8 +11,7 @@ import typer
 
 from faceage import hub
 from faceage.ages import parse_ages
-from faceage.cli.batch import say
-from faceage.cli.common import Device, Force, command
+from faceage.cli.common import DeviceOption, ForceOption, command, say
 from faceage.errors import ConfigError
 
 
@@ -60,8 +59,8 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Where the reports and the sheets go.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    device: Device = "auto",
-    force: Force = False,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
 ) -> None:
     """Measure models on the val set: ages told and reached, what stays of the face, and who it is.
 
@@ -71,12 +70,12 @@ def evaluate(
     targets = parse_ages(to) if to else None
     pictures = _named_folders(images or ())
 
+    from faceage.cli.output_formats import print_table
     from faceage.distributed import is_first
     from faceage.evaluation.evaluators import LpipsJudge, OnnxAgeJudge, open_identity_judge
     from faceage.evaluation.reports import terminal_tables
     from faceage.evaluation.run import TARGETS, Judges, Options
     from faceage.evaluation.run import evaluate as run
-    from faceage.imaging.drawing import print_table
 
     judges = Judges(
         OnnxAgeJudge(age_judge) if age_judge else None,

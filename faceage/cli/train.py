@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from faceage.cli.common import Device, command
+from faceage.cli.batch import say
+from faceage.cli.common import DeviceOption, command
 
 
 @command
@@ -34,7 +35,10 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change any option, as in model.width=48."),
     ] = None,
-    device: Device = "auto",
+    licence: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Licence of the weights, for their metadata.")
+    ] = None,
+    device: DeviceOption = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the options and the cost without training.")
     ] = False,
@@ -42,14 +46,23 @@ def train(
     """Train the model. The same command resumes an interrupted run; torchrun uses several GPUs."""
     from faceage.training.config import cost, make_config, to_dict
 
-    config = make_config(recipe, data, out, settings or (), images=images, vgg=vgg)
+    config = make_config(recipe, data, out, settings or (), images=images, vgg=vgg, licence=licence)
     if dry_run:
         config.check()
         typer.echo(json.dumps(to_dict(config) | {"cost": cost(config)}, indent=2))
         return
 
-    from faceage.api import pick_device
+    from faceage import distributed
+    from faceage.training.trainer import TrainingInterrupted
     from faceage.training.trainer import train as run
 
-    pick_device(device)  # a wrong name is a usage error
-    typer.echo(str(run(config, device)))
+    try:
+        path = run(config, device)
+    except TrainingInterrupted as interrupted:
+        if distributed.is_first():
+            say(str(interrupted))
+        raise typer.Exit(interrupted.exit_code) from None
+    except distributed.OtherProcessError:  # that process reports the error
+        raise typer.Exit(1) from None
+    if distributed.is_first():
+        typer.echo(str(path))

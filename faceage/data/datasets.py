@@ -174,7 +174,7 @@ def open_dataset(data: str | Path, split: str = "train") -> Dataset:
         if {"image_number", "age_group"} <= header:
             return Dataset("ffhq-aging", root, _ffhq_aging(root, table, split))
         if "file" in header:
-            return Dataset(root.name, root, _with_csv(table, header, split))
+            return Dataset(root.resolve().name, root, _with_csv(table, header, split))
     if tables:
         raise DataError(
             f"{tables[0]} has no column 'file'.",

@@ -16,9 +16,9 @@ from faceage.evaluation import metrics
 from faceage.evaluation.evaluators import AgeJudge, IdentityJudge, PerceptualJudge
 from faceage.evaluation.inputs import Indices, Inputs, LabelledInputs
 from faceage.evaluation.systems import Crops, System
-from faceage.imaging.drawing import progress_bar
 from faceage.imaging.skin import lightness, skin_colours
 from faceage.models.generator import INNER_LEFT, INNER_SIDE, INNER_TOP
+from faceage.progress import progress_bar
 
 BATCH = 32  # faces at once
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from faceage import distributed
 from faceage.ages import check_age, format_age
-from faceage.api import pick_device
 from faceage.data.datasets import open_dataset
+from faceage.devices import pick_device
 from faceage.distributed import Processes
 from faceage.errors import ConfigError
 from faceage.evaluation import reports

@@ -363,7 +363,10 @@ class FaceAgeModel(nn.Module):
 
     def age_features(self, faces: Tensor) -> Tensor:  # N,3,S,S -> N,C,h,w
         """The age part of the features; cheaper than `encode` where only it is needed."""
-        age_features: Tensor = self.decomposition(self._features(faces))[1]
+        features = self._features(faces)
+        if not self.config.decomposition:
+            return torch.zeros_like(features)
+        age_features: Tensor = self.decomposition(features)[1]
         return age_features
 
     def _features(self, faces: Tensor) -> Tensor:  # N,3,S,S -> N,C,S/8,S/8

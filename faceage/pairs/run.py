@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from faceage.errors import ConfigError
 from faceage.files import make_folder, write_file
-from faceage.imaging.drawing import contact_sheet, progress_bar
+from faceage.imaging.drawing import contact_sheet
 from faceage.imaging.photos import Photo, save_photo
 from faceage.pairs.directions import HIGHEST, LOWEST, AgeDirection, fit_direction
 from faceage.pairs.generator import FaceGenerator
@@ -30,6 +30,7 @@ from faceage.pairs.labels import (
     similarity_to,
 )
 from faceage.pairs.shards import Rendered, read_shard, write_shard
+from faceage.progress import progress_bar
 
 SAMPLE_TRUNCATION, PEOPLE_TRUNCATION = 0.9, 0.8
 SAMPLE_CHUNK = 50

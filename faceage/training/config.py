@@ -60,6 +60,7 @@ class TrainConfig:
             learns from its age distributions; needs model.encoder=mobilenet.
         distill_from: weights file whose synthesis is distilled after the warm-up, in place of the
             synthesis losses.
+        licence: of the trained weights, stored in their metadata.
     """
 
     data: str
@@ -91,6 +92,7 @@ class TrainConfig:
     weights: Path | None = None
     teacher: Path | None = None
     distill_from: Path | None = None
+    licence: str = "unknown: set by whoever trained these weights"
 
     def check(self, processes: int = 1) -> None:
         """Raise ConfigError with all contradictions between the options."""
@@ -147,6 +149,9 @@ def _numbers(prefix: str, options: Any) -> list[tuple[str, float]]:
 
 
 VGG19 = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+# Options that are paths on this machine.
+PATHS = ("data", "out", "vgg", "weights", "teacher", "distill_from")
+
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 # Differences from the defaults. `paper` has the paper's five losses and no extension.
@@ -178,7 +183,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "distilled": {
         "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=192)),
         "losses": {"perceptual": 0.0},
-        "images": 85_000,
+        "images": 60_000,
         "warmup_images": 15_000,
         "warmup_batch": 48,
         "lr_warmup": 3e-4,

@@ -93,6 +93,10 @@ class Progress:
         self.record(self._images_seen, {_log_name(n): v for n, v in figures.items()})
         self._sums, self._counts, self._since = {}, {}, (now, self._images_seen)
 
+    def log(self, message: str) -> None:
+        """Show a message."""
+        self._console.print(message, highlight=False, soft_wrap=True)
+
     def record(self, images_seen: int, figures: Mapping[str, float]) -> None:
         """Append figures to stats.jsonl and TensorBoard."""
         if self._out is None or not figures:

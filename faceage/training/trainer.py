@@ -38,7 +38,8 @@ from faceage.models.discriminators import AnyDiscriminator, make_discriminator
 from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
 from faceage.training import preview
-from faceage.training.config import TrainConfig, to_dict
+from faceage.training.config import PATHS, TrainConfig, to_dict
+from faceage.training.interruption import StopRequest, TrainingInterrupted
 from faceage.training.logging import Progress
 from faceage.training.losses import (
     DiscriminatorBatch,
@@ -49,18 +50,13 @@ from faceage.training.losses import (
     discriminator_loss,
     generator_loss,
 )
+from faceage.training.provenance import describe_run, describe_weights
 
-LICENCE = (
-    "Weights for non-commercial research only, as are the faces they were trained on (UTKFace: "
-    "non-commercial research; FFHQ: CC BY-NC-SA 4.0; All-Age-Faces, CIPLAB: research). Code: MIT."
-)
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 CALIBRATION_BATCHES = 24
 MAX_TARGET_AGE = 95  # years
 REPLAY_FACES = 2048  # capacity of the discriminator's replay buffer
-# Paths on this machine: they may change, and are not written into weights.
-_PATHS = ("data", "out", "vgg", "weights", "teacher", "distill_from")
-CHANGEABLE = (*_PATHS, "images", "save_minutes")  # a run can resume with other values of these
+CHANGEABLE = (*PATHS, "images", "save_minutes", "licence")  # may be others when a run resumes
 
 _Movable = TypeVar("_Movable", Tensor, FaceAgeModel, VggFeatures, AnyDiscriminator)
 
@@ -74,17 +70,26 @@ def train(config: TrainConfig, device: str = "auto") -> Path:
     Raises:
         ConfigError: contradicting options, or a run directory with other options.
         DataError: the dataset is missing or malformed.
+        OutputError: the run directory cannot be written.
+        TrainingInterrupted: SIGINT or SIGTERM; the state is saved.
     """
     processes = distributed.start(device)
     try:
-        config.check(processes.count)
-        if config.teacher:
-            from faceage.training.distillation import DistillationTrainer
-
-            return DistillationTrainer(config, processes).run()
-        return Trainer(config, processes).run()
+        with processes.share_errors():
+            config.check(processes.count)
+            trainer = _trainer_class(config)(config, processes)
+            make_folder(config.out)
+        return trainer.run()
     finally:
         distributed.stop()
+
+
+def _trainer_class(config: TrainConfig) -> "type[Trainer]":
+    if config.teacher:
+        from faceage.training.distillation import DistillationTrainer
+
+        return DistillationTrainer
+    return Trainer
 
 
 class Trainer:
@@ -96,12 +101,18 @@ class Trainer:
         self.images_seen = 0
         self.progress = Progress(config.images, config.out if processes.is_first else None)
         torch.manual_seed(config.seed)
-        model = load_weights(config.weights)[0] if config.weights else FaceAgeModel(config.model)
-        if config.weights and model.config != config.model:
-            raise ConfigError(
-                f"{config.weights} has another architecture.", "Set the options model.* to its own."
-            )
-        self.initialise(model)
+        self.initial_weights: dict[str, str] = {}
+        if config.weights and not (config.out / STATE).is_file():
+            model, metadata = load_weights(config.weights)
+            self.initial_weights = describe_weights(config.weights, metadata)
+            if model.config != config.model:
+                raise ConfigError(
+                    f"{config.weights} has another architecture.",
+                    f"Set the options model.* to its own: {metadata['config']}.",
+                )
+        else:
+            model = FaceAgeModel(config.model)
+            self.initialise(model)
         self.model = self._to_device(model).requires_grad_(True)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         if processes.count > 1 and self.device.type == "cuda":
@@ -127,7 +138,7 @@ class Trainer:
         self.optimiser_discriminator = torch.optim.Adam(
             self.discriminator.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99)
         )
-        self._load_state()
+        self._resume()
         side = max(config.model.size, config.model.classifier_crop)
         self.dataset = open_dataset(config.data, "train")
         self.faces = self._decode(self.dataset, side)
@@ -165,7 +176,9 @@ class Trainer:
         """Run the training loop; returns the exported weights file."""
         config = self.config
         saved = time.monotonic()
-        with self.progress:
+        if self.images_seen:
+            self.progress.log(f"resumed at {self.images_seen} images")
+        with self.progress, StopRequest(insist=self.processes.count == 1) as stop:
             while self.images_seen < config.images:
                 self._seed()
                 in_warmup = self.images_seen < config.warmup_images
@@ -176,7 +189,14 @@ class Trainer:
                 self.progress.update(self.images_seen, terms)
                 if in_warmup and self.images_seen >= config.warmup_images:
                     self._end_warmup()
-                if self.processes.decide(time.monotonic() - saved > 60 * config.save_minutes):
+                due = time.monotonic() - saved > 60 * config.save_minutes
+                # Clocks differ: the first process decides when to save. A signal to one is for all.
+                save, signal_number = self.processes.max(
+                    due and self.processes.is_first, stop.signal_number
+                )
+                if signal_number:
+                    self._interrupt(signal_number)
+                if save:
                     self._save()
                     saved = time.monotonic()
             return self._save()
@@ -346,61 +366,109 @@ class Trainer:
 
     def _save(self) -> Path:
         """Save the state, the exported weights, a sample sheet and the figures on the val set."""
+        self._save_state()
         path = self.config.out / WEIGHTS
-        if not self.processes.is_first:
-            self.processes.wait()
-            return path
+        if self.processes.is_first:
+            self._export(path)
+        self.processes.wait()
+        return path
+
+    def _export(self, path: Path) -> None:
         model = self._recalibrated()
         figures = preview.measure_accuracy(model, self.val)
         self.progress.record(self.images_seen, figures)
         save_weights(
             path,
             model,
-            {
-                "recipe": self.config.recipe,
-                "data": f"{self.dataset.name}, {len(self.dataset)} faces",
-                "images_seen": str(self.images_seen),
-                "figures": json.dumps(figures),
-                "licence": LICENCE,
-                "training": json.dumps(to_dict(self.config) | dict.fromkeys(_PATHS, "")),
-            },
+            describe_run(self.config, self.dataset, self.initial_weights)
+            | {"images_seen": str(self.images_seen), "figures": json.dumps(figures)},
         )
+        # safetensors creates files that only their owner can read.
+        path.chmod((self.config.out / STATE).stat().st_mode)
         sheet = preview.draw_samples(model, self.val)
         sheet.save(make_folder(self.config.out / "samples") / f"{self.images_seen:09d}.png")
-        save_state(
-            self.config.out / STATE,
-            {name: getattr(self, name).state_dict() for name in self._stateful}
-            | {"images_seen": self.images_seen, "config": to_dict(self.config)},
-        )
+
+    # -- state -----------------------------------------------------------------------------------
+
+    _STATEFUL = (
+        "model",
+        "ema",
+        "discriminator",
+        "optimiser_warmup",
+        "optimiser",
+        "optimiser_discriminator",
+    )
+
+    def _save_state(self) -> None:
+        """Save everything that resuming needs.
+
+        Every process but the first writes its own replay buffer to a file whose name contains
+        `images_seen`. The first then replaces the state, and the older files are removed: at any
+        time, the state and the replay buffers on disk belong together.
+        """
+        keep = self.config.discriminator_updates > 1
+        state: dict[str, Any] = {
+            "images_seen": self.images_seen,
+            "config": to_dict(self.config),
+            "replay_buffer": [b._asdict() for b in self.replay_buffer] if keep else [],
+        }
+        own = self._replay_path(self.images_seen)
+        if not self.processes.is_first:
+            save_state(own, state)
         self.processes.wait()
-        return path
+        if self.processes.is_first:
+            state["processes"] = self.processes.count
+            state["initial_weights"] = self.initial_weights
+            state |= {name: getattr(self, name).state_dict() for name in self._STATEFUL}
+            save_state(self.config.out / STATE, state)
+        self.processes.wait()
+        if not self.processes.is_first:
+            for path in self.config.out.glob(own.name.rpartition("-")[0] + "-*.pt"):
+                if path != own:
+                    path.unlink()
 
-    @property
-    def _stateful(self) -> list[str]:
-        optimisers = ["optimiser_warmup", "optimiser", "optimiser_discriminator"]
-        return ["model", "ema", "discriminator", *optimisers]
+    def _interrupt(self, signal_number: int) -> None:
+        self.progress.log("interrupted: saving the state")
+        self._save_state()
+        raise TrainingInterrupted(
+            f"Interrupted; the state at {self.images_seen} images is saved in {self.config.out}. "
+            "The same command resumes the training.",
+            signal_number,
+        )
 
-    def _load_state(self) -> None:
+    def _replay_path(self, images_seen: int) -> Path:
+        return self.config.out / f"replay-{self.processes.rank}-{images_seen:012d}.pt"
+
+    def _resume(self) -> None:
+        """Load the state of the run directory, if there is one."""
         path = self.config.out / STATE
         if not path.is_file():
             return
         state = load_state(path, self.device)
         now, then = to_dict(self.config), state["config"]
         changed = [k for k in now if k not in CHANGEABLE and now[k] != then.get(k)]
+        if bool(now["weights"]) != bool(then.get("weights")):
+            changed.append("weights")
         if changed:
             raise ConfigError(
                 f"{path} was trained with other values of {', '.join(changed)}.",
                 "Give another --out, or the same options.",
             )
         try:
-            for name in self._stateful:
+            for name in self._STATEFUL:
                 getattr(self, name).load_state_dict(state[name])
-        except (KeyError, ValueError, RuntimeError) as error:
+            self.images_seen = state["images_seen"]
+            self.initial_weights = state["initial_weights"]
+            if state["processes"] == self.processes.count:  # else the replay buffer starts empty
+                if not self.processes.is_first:
+                    state = load_state(self._replay_path(self.images_seen), self.device)
+                batches = (DiscriminatorBatch(**b) for b in state["replay_buffer"])
+                self.replay_buffer.extend(batches)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
                 f"{path} was written by another version of faceage ({str(error).splitlines()[0]}).",
                 "Give another --out.",
             ) from None
-        self.images_seen = state["images_seen"]
 
     @property
     def _warmed_up(self) -> bool:

@@ -1,11 +1,12 @@
 """The real training loop, on pictures of noise and a tiny model."""
 
+import hashlib
 import json
 import math
 import sys
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.models.generator import FaceAgeModel
 from faceage.training import trainer as training
-from faceage.training.config import TrainConfig
+from faceage.training.config import TrainConfig, make_config
 from faceage.training.logging import Progress
 from faceage.training.losses import DiscriminatorBatch, LossWeights, discriminator_loss
 from faceage.training.trainer import Trainer, train
@@ -124,8 +125,9 @@ def test_a_run(make: Callable[..., TrainConfig], data: Path) -> None:
     assert model.config == TINY
     assert metadata["images_seen"] == "32"
     assert metadata["recipe"] == "test"
-    assert metadata["data"].endswith(", 15 faces")
-    assert "non-commercial" in metadata["licence"]
+    assert metadata["data"] == f"{data.name}: 15 faces"
+    assert metadata["licence"] == "unknown: set by whoever trained these weights"
+    assert "initial_weights" not in metadata
     assert set(json.loads(metadata["figures"])) == {"val/accuracy", "val/one_off", "val/mae"}
     options = json.loads(metadata["training"])
     assert options["losses"]["target_age"] == 0.5
@@ -223,6 +225,32 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     _assert_same(dict(whole.state_dict()), dict(parts.state_dict()))
 
 
+def test_the_shipped_recipe_resumes_exactly(
+    data: Path, tmp_path: Path, vgg: dict[str, Tensor]
+) -> None:
+    """The recipe `compact` with a tiny model, interrupted with two batches in the replay buffer."""
+    save_file(vgg, tmp_path / "vgg.safetensors")
+    small = [f"model.{name}={str(value).lower()}" for name, value in asdict(TINY).items()]
+
+    def run(out: str, images: int) -> TrainConfig:
+        lengths = ["warmup_images=16", "warmup_batch=8", "batch_size=8", f"images={images}"]
+        config = make_config(
+            "compact", str(data), tmp_path / out, small + lengths, vgg=tmp_path / "vgg.safetensors"
+        )
+        assert config.projected
+        assert config.age_features
+        assert config.discriminator_updates == 3
+        train(config, "cpu")
+        return config
+
+    whole = _state(run("whole", images=56))
+    run("parts", images=32)
+    assert len(_state(run("parts", images=32))["replay_buffer"]) == 2
+    parts = _state(run("parts", images=56))
+    assert len(parts["replay_buffer"]) == 5
+    _assert_same(whole, parts)
+
+
 def test_saving_does_not_change_the_run(make: Callable[..., TrainConfig]) -> None:
     train(make("rarely", images=24), "cpu")
     train(make("always", images=24, save_minutes=0), "cpu")
@@ -281,16 +309,27 @@ def test_missing_data_is_refused(make: Callable[..., TrainConfig], tmp_path: Pat
     assert not make().out.exists()
 
 
-def test_weights_to_start_from(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_a_run_can_start_from_weights(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
     torch.manual_seed(5)
     model = FaceAgeModel(TINY)
-    path = save_weights(tmp_path / "initial.safetensors", model, {})
-    trainer = Trainer(make(weights=path), ALONE)
+    path = save_weights(tmp_path / "first.safetensors", model, {"licence": "theirs"})
+    config = make(weights=path, warmup_images=0, images=8, licence="ours")
+    trainer = Trainer(config, ALONE)
     value = model.state_dict()["encoder.stem.0.weight"].half().float()
     assert torch.equal(trainer.model.state_dict()["encoder.stem.0.weight"], value)
     assert all(p.requires_grad for p in trainer.model.parameters())
     with pytest.raises(ConfigError, match="another architecture"):
         Trainer(make(weights=path, model=replace(TINY, width=32)), ALONE)
+
+    stated = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "licence": "theirs"}
+    train(config, "cpu")
+    path.unlink()  # not needed for resuming
+    _, metadata = load_weights(train(replace(config, images=16), "cpu"))
+    assert json.loads(metadata["initial_weights"]) == stated
+    assert metadata["licence"] == "ours"
+    assert str(tmp_path) not in json.dumps(metadata)
+    with pytest.raises(ConfigError, match=r"other values of .*weights"):
+        train(replace(config, weights=None, losses=LossWeights(perceptual=0)), "cpu")
 
 
 def test_a_vgg_file_that_is_none(make: Callable[..., TrainConfig], tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
-"""Bad and odd input through the command line: one line that names the value and the remedy, the
-right exit code, nothing written in part, the rest of the batch done."""
+"""Bad and unusual photos on the command line.
+
+Each gives one line that names the file and what to do, the right exit code and no partial file;
+the other photos of a batch are done.
+"""
 
 import json
 import struct
@@ -18,7 +21,7 @@ def _noise(path: Path) -> None:
 
 
 def _half_a_face(path: Path) -> None:
-    astronaut = Path(__file__).parent.parent / "examples" / "astronaut.jpg"
+    astronaut = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
     with Image.open(astronaut) as image:
         image.crop((image.width * 228 // 512, 0, image.width, image.height)).save(path)
 
@@ -99,7 +102,7 @@ def test_a_batch_goes_on_past_bad_photos(
     assert [row["face"] for row in rows if "error" not in row] == [1]
 
 
-# --- photos that are only odd ------------------------------------------------------------------
+# --- unusual photos that are processed -----------------------------------------------------------
 
 
 def _odd(kind: str, pixels: np.ndarray, folder: Path) -> Path:

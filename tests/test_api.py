@@ -1,3 +1,5 @@
+"""FaceAger: predict and age."""
+
 from pathlib import Path
 
 import numpy as np
@@ -6,15 +8,17 @@ import torch
 from PIL import Image
 
 import faceage
-from faceage import api as module
 from faceage.ages import GROUP_NAMES, group_of
-from faceage.api import FaceAger, _prediction, choose_faces, load_detector, pick_device
-from faceage.errors import AgeError, ConfigError, NoFaceError, PhotoError, WeightsError
-from faceage.faces.alignment import Face, photo_mask
+from faceage.api import FaceAger, _make_prediction, load_detector
+from faceage.errors import AgeError, NoFaceError, PhotoError, WeightsError
+from faceage.faces.alignment import Face
+from faceage.faces.paste import photo_mask
+from faceage.imaging.conversion import to_tensor
 from faceage.imaging.photos import as_photo
+from faceage.models import tta
 from faceage.models.generator import FaceAgeModel, ModelConfig
 
-NOBODY = Face((0, 0, 1, 1), np.zeros((5, 2)), 1.0)
+ANY_FACE = Face((0, 0, 1, 1), np.zeros((5, 2)), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +33,8 @@ def distribution(**years: float) -> np.ndarray:
     return p
 
 
-def test_prediction_of_one_certain_year() -> None:
-    found = _prediction(distribution(y25=1.0), NOBODY, 1)
+def test_make_prediction_of_one_certain_year() -> None:
+    found = _make_prediction(distribution(y25=1.0), ANY_FACE, 1)
     assert found.age == pytest.approx(25)
     # The year 25 reaches from 24.5 to 25.5; a tenth is cut off at both ends.
     assert found.interval == pytest.approx((24.6, 25.4))
@@ -38,9 +42,9 @@ def test_prediction_of_one_certain_year() -> None:
     assert found.probabilities == {n: float(n == "20-29") for n in GROUP_NAMES}
 
 
-def test_prediction_is_the_median_and_its_group() -> None:
+def test_make_prediction_is_the_median_and_its_group() -> None:
     # The likeliest single year is 10; half of the weight lies below a third of the year 22.
-    found = _prediction(distribution(y10=0.4, y22=0.3, y28=0.3), NOBODY, 1)
+    found = _make_prediction(distribution(y10=0.4, y22=0.3, y28=0.3), ANY_FACE, 1)
     assert found.group == "20-29"
     assert found.probabilities["20-29"] == pytest.approx(0.6)
     assert found.age == pytest.approx(21.5 + (0.5 - 0.4) / 0.3)
@@ -48,16 +52,16 @@ def test_prediction_is_the_median_and_its_group() -> None:
 
 @pytest.mark.parametrize(("year", "group"), [(29, "20-29"), (30, "30-39"), (70, "70+"), (0, "0-2")])
 def test_the_group_is_that_of_the_nearest_whole_year(year: int, group: str) -> None:
-    assert _prediction(distribution(**{f"y{year}": 1.0}), NOBODY, 1).group == group
+    assert _make_prediction(distribution(**{f"y{year}": 1.0}), ANY_FACE, 1).group == group
 
 
 def test_interval_is_the_middle_of_an_even_distribution() -> None:
-    found = _prediction(np.full(101, 1 / 101), NOBODY, 1)
+    found = _make_prediction(np.full(101, 1 / 101), ANY_FACE, 1)
     assert found.interval == pytest.approx((-0.5 + 10.1, 100.5 - 10.1))
 
 
 def test_interval_holds_the_age_and_stays_within_years() -> None:
-    skewed = _prediction(distribution(y0=0.95, y100=0.05), NOBODY, 1)
+    skewed = _make_prediction(distribution(y0=0.95, y100=0.05), ANY_FACE, 1)
     assert skewed.age == pytest.approx(-0.5 + 0.5 / 0.95, abs=1e-6)
     assert skewed.interval[0] == 0
     assert skewed.interval[1] == pytest.approx(-0.5 + 0.9 / 0.95)
@@ -80,7 +84,7 @@ def test_predict_does_not_depend_on_the_mirror(ager: FaceAger, astronaut: Path) 
     mirrored = np.ascontiguousarray(crop[:, ::-1])
     side = ager.model.config.classifier_crop
     shrink = [np.asarray(Image.fromarray(c).resize((side, side))) for c in (crop, mirrored)]
-    years = ager._years(shrink)
+    years = tta.predict_distributions(ager.model, to_tensor(np.stack(shrink)))
     np.testing.assert_allclose(years[0], years[1], atol=1e-5)
 
 
@@ -88,21 +92,8 @@ def test_predict_in_parts_equals_predict_at_once(
     ager: FaceAger, couple: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = [p.age for p in ager.predict(couple)]
-    monkeypatch.setattr(module, "CHUNK", 1)
+    monkeypatch.setattr(tta, "CHUNK", 1)
     assert [p.age for p in ager.predict(couple)] == pytest.approx(at_once, abs=1e-4)
-
-
-def test_faces_are_chosen(ager: FaceAger, couple: Path) -> None:
-    photo = as_photo(couple)
-    everybody = choose_faces(photo, ager.detector)
-    assert [n for n, _ in everybody] == [1, 2]
-    for which, number in (("largest", 1), (1, 1), ("2", 2), (2, 2)):
-        assert [n for n, _ in choose_faces(photo, ager.detector, which)] == [number]
-    with pytest.raises(NoFaceError, match=r"no face 3 in .*couple\.png, only 2 faces"):
-        choose_faces(photo, ager.detector, 3)
-    for wrong in ("0", "-1", "first", "1.5", ""):
-        with pytest.raises(ConfigError, match="all, largest"):
-            choose_faces(photo, ager.detector, wrong)
 
 
 def test_age_changes_the_face_and_nothing_else(ager: FaceAger, couple: Path) -> None:
@@ -193,16 +184,6 @@ def test_photos_without_faces(ager: FaceAger, tmp_path: Path) -> None:
         ager.predict(noise)
     with pytest.raises(PhotoError, match=r"nonsuch\.jpg"):
         ager.age(tmp_path / "nonsuch.jpg", to=5)
-
-
-def test_devices() -> None:
-    assert pick_device("cpu").type == "cpu"
-    assert pick_device("auto").type in ("cpu", "cuda", "mps")
-    with pytest.raises(ConfigError, match="Unknown device 'abacus'"):
-        pick_device("abacus")
-    for name in ("cuda:99", "cpu:3", "xpu"):
-        with pytest.raises(ConfigError, match="no device"):
-            pick_device(name)
 
 
 def test_the_baseline_is_refused(tiny_model: FaceAgeModel) -> None:

@@ -1,4 +1,4 @@
-"""Looking at each face more than once."""
+"""Test-time augmentation."""
 
 import pytest
 import torch
@@ -25,17 +25,17 @@ def _aged(model: FaceAgeModel, faces: Tensor, age: float) -> Tensor:
     return apply_change(faces, change)
 
 
-def test_a_mirrored_face_is_changed_alike(model: FaceAgeModel) -> None:
+def test_the_change_of_a_mirrored_face_is_mirrored(model: FaceAgeModel) -> None:
     torch.manual_seed(1)
     faces = torch.rand(2, 3, 32, 32) * 2 - 1
     aged = _aged(model, faces, 70)
     assert (aged - faces).abs().max() > 0.01
     assert torch.allclose(_aged(model, faces.flip(3), 70), aged.flip(3), atol=1e-4)
     plain = apply_change(faces, model.decode(model.encode(faces), torch.full((2,), 70.0)))
-    assert not torch.allclose(plain, aged, atol=1e-3)  # one look alone is not symmetric
+    assert not torch.allclose(plain, aged, atol=1e-3)  # a single view is not symmetric
 
 
-def test_faces_are_picked_by_index(model: FaceAgeModel) -> None:
+def test_faces_are_selected_by_index(model: FaceAgeModel) -> None:
     torch.manual_seed(2)
     faces = torch.rand(3, 3, 32, 32) * 2 - 1
     ages = torch.tensor([5.0, 70.0])
@@ -45,7 +45,7 @@ def test_faces_are_picked_by_index(model: FaceAgeModel) -> None:
     assert torch.allclose(picked.flow, alone.flow, atol=1e-5)
 
 
-def test_years_do_not_depend_on_the_mirror_and_sum_to_one(model: FaceAgeModel) -> None:
+def test_distributions_sum_to_one_and_ignore_mirroring(model: FaceAgeModel) -> None:
     torch.manual_seed(3)
     faces = torch.rand(2, 3, 64, 64) * 2 - 1
     years = predict_distributions(model, faces)

@@ -1,3 +1,5 @@
+"""Reading and writing photos."""
+
 import warnings
 from pathlib import Path
 
@@ -7,19 +9,21 @@ from PIL import ExifTags, Image, ImageCms, ImageSequence, JpegImagePlugin
 
 from faceage import files
 from faceage.errors import OutputError, PhotoError
-from faceage.files import write_file
 from faceage.imaging import photos
 from faceage.imaging.photos import (
     Photo,
     as_photo,
-    find_photos,
     open_photo,
     result_suffix,
     save_photo,
 )
 
 TAG = ExifTags.Base
+
+
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
 # The transpose that undoes what each EXIF orientation asks for: applied to an upright picture it
 # gives the pixels a camera would have stored.
 STORED_AS = {
@@ -35,7 +39,7 @@ STORED_AS = {
 
 
 def picture(width: int = 48, height: int = 32) -> np.ndarray:
-    """Smooth, coloured, and unlike itself under every turn."""
+    """Smooth and coloured; different from all its rotations and mirror images."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     return np.stack([255 * x, 255 * y, 255 * x * (1 - y)], 2).round().astype(np.uint8)
 
@@ -51,9 +55,6 @@ def exif_with(**tags: object) -> Image.Exif:
     for name, value in tags.items():
         exif[TAG[name]] = value
     return exif
-
-
-# --- opening ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
@@ -77,7 +78,7 @@ def test_every_orientation_opens_upright(tmp_path: Path, orientation: int, suffi
         assert again.getexif()[TAG.Make] == "Kamera"
 
 
-def test_alpha_is_kept_to_the_bit(tmp_path: Path) -> None:
+def test_alpha_is_bit_identical(tmp_path: Path) -> None:
     rgba = np.dstack([picture(), np.arange(48 * 32, dtype=np.uint16).reshape(32, 48) % 256])
     path = saved(tmp_path, "p.png", rgba.astype(np.uint8))
     photo = open_photo(path)
@@ -88,7 +89,7 @@ def test_alpha_is_kept_to_the_bit(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(Image.open(out)), rgba)
 
 
-def test_jpeg_has_no_alpha_and_does_not_mind(tmp_path: Path) -> None:
+def test_jpeg_drops_alpha(tmp_path: Path) -> None:
     photo = Photo(picture(), alpha=np.full((32, 48), 9, np.uint8))
     with Image.open(save_photo(photo, photo.pixels, tmp_path / "o.jpg")) as image:
         assert image.mode == "RGB"
@@ -197,7 +198,9 @@ def test_first_frame_of_many(tmp_path: Path, suffix: str) -> None:
     assert np.array_equal(open_photo(path).pixels, first)
 
 
-def test_50_megapixels_and_no_bomb_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_50_megapixels_open_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = saved(tmp_path, "big.png", Image.new("L", (8660, 5774), 7), compress_level=1)
     limit = 1_000_000  # Pillow would refuse the photo by this limit
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
@@ -215,7 +218,6 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "мои фото"
     folder.mkdir()
     path = saved(folder, name, picture())
-    assert find_photos([str(path)]) == [path]
     photo = open_photo(str(path))
     out = save_photo(photo, photo.pixels, folder / ("neu " + name))
     assert out.name == "neu " + name
@@ -285,30 +287,6 @@ def test_as_photo_takes_what_people_have(tmp_path: Path) -> None:
             as_photo(wrong)
 
 
-# --- finding ---------------------------------------------------------------------------------
-
-
-def test_find_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("b.JPG", "a.png", ".hidden.jpg", "notes.txt", "c.jpg"):
-        Path(name).write_bytes(b"x")
-    Path("empty").mkdir()
-    assert find_photos(["."]) == [Path("a.png"), Path("b.JPG"), Path("c.jpg")]
-    assert find_photos(["*.jpg"]) == [Path("c.jpg")]
-    assert find_photos(["c.jpg", "*.*"]) == [Path("c.jpg"), Path("a.png"), Path("b.JPG")]
-    # A missing one stays, for the rest of the batch to be done.
-    assert find_photos(["gone.jpg", "a.png"]) == [Path("gone.jpg"), Path("a.png")]
-    for argument, said in {
-        "empty": "folder empty has no photos",
-        "*.bmp": r"pattern \*\.bmp",
-    }.items():
-        with pytest.raises(PhotoError, match=said):
-            find_photos([argument])
-
-
-# --- writing ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("quality", [31, 88])
 def test_jpeg_tables_subsampling_and_profile_are_kept(
@@ -341,7 +319,7 @@ def test_jpeg_with_a_table_per_component(tmp_path: Path) -> None:
         assert [list(after.quantization[i]) for i in range(3)] == tables
 
 
-def test_lossless_formats_come_back_to_the_bit(tmp_path: Path) -> None:
+def test_lossless_formats_are_bit_identical(tmp_path: Path) -> None:
     for name in ("p.png", "p.tif", "p.webp"):
         options = {"lossless": True} if name == "p.webp" else {}
         options |= {"compression": "tiff_lzw"} if name == "p.tif" else {}
@@ -388,7 +366,7 @@ def test_no_mark_on_what_is_not_synthetic(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-def test_camera_and_date_stay_thumbnail_goes(tmp_path: Path, suffix: str) -> None:
+def test_camera_and_date_are_kept(tmp_path: Path, suffix: str) -> None:
     exif = exif_with(Make="Kamera", Model="X1", DateTime="2020:01:02 03:04:05")
     exif[TAG.ImageDescription] = "Grandma"
     exif[TAG.XResolution] = 72.0
@@ -418,7 +396,7 @@ def test_camera_and_date_stay_thumbnail_goes(tmp_path: Path, suffix: str) -> Non
         assert image.getexif()[TAG.ImageDescription].count("Synthetic") == 1
 
 
-def test_thumbnail_of_a_real_layout_is_left_behind(tmp_path: Path) -> None:
+def test_a_thumbnail_is_not_copied(tmp_path: Path) -> None:
     # A second image directory with a JPEG thumbnail, as cameras write it.
     thumbnail = saved(tmp_path, "t.jpg", picture(16, 16)).read_bytes()
     u16, u32 = (lambda v: v.to_bytes(2, "little")), (lambda v: v.to_bytes(4, "little"))
@@ -439,7 +417,7 @@ def test_thumbnail_of_a_real_layout_is_left_behind(tmp_path: Path) -> None:
     assert out.read_bytes().count(b"\xff\xd8\xff") == 1
 
 
-def test_endless_exif_does_not_stop_a_jpeg(tmp_path: Path) -> None:
+def test_exif_too_long_for_a_jpeg_is_left_out(tmp_path: Path) -> None:
     exif = exif_with(Artist="x" * 70_000)
     photo = open_photo(saved(tmp_path, "p.png", picture(), exif=exif))
     out = save_photo(photo, photo.pixels, tmp_path / "o.jpg", synthetic={"age": 5})
@@ -465,34 +443,6 @@ def test_existing_output_is_refused_without_force(tmp_path: Path) -> None:
     save_photo(Photo(picture()), picture(), target, force=True)
     assert open_photo(target).pixels.shape == (32, 48, 3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.png"]
-
-
-def test_a_file_that_appears_meanwhile_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "o.bin"
-    move = files._rename_without_overwriting
-
-    def appear_first(source: Path, path: Path) -> None:
-        target.write_bytes(b"precious")
-        move(source, path)
-
-    monkeypatch.setattr(files, "_rename_without_overwriting", appear_first)
-    with pytest.raises(OutputError, match="exists already"):
-        write_file(target, b"new")
-    assert target.read_bytes() == b"precious"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_writing_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(files.os, "link", no_links)
-    assert write_file(tmp_path / "o.bin", b"new").read_bytes() == b"new"
-    with pytest.raises(OutputError, match="exists already"):
-        write_file(tmp_path / "o.bin", b"newer")
-    assert [p.name for p in tmp_path.iterdir()] == ["o.bin"]
 
 
 def test_unwritable_output(tmp_path: Path) -> None:

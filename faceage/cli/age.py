@@ -1,0 +1,201 @@
+"""faceage age: photos with the faces at other ages.
+
+One photo passes through once: open, detect, crop, encode, decode to each age, paste, write.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from faceage import hub
+from faceage.ages import format_age, parse_ages
+from faceage.cli.batch import reject_failing, report_errors, run_batch
+from faceage.cli.common import (
+    DetectorOption,
+    DeviceOption,
+    FaceOption,
+    ForceOption,
+    MinScoreOption,
+    PhotosArgument,
+    RecursiveOption,
+    SkipExistingOption,
+    WeightsOption,
+    command,
+)
+from faceage.cli.inputs import Item, collect_items, leave_out_results
+from faceage.cli.outputs import (
+    IfExists,
+    Target,
+    check_kept,
+    first_face,
+    pending_files,
+    plan_targets,
+)
+from faceage.faces.selection import parse_faces
+from faceage.files import make_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from faceage.api import FaceAger
+    from faceage.faces.selection import NumberedFace
+    from faceage.imaging.photos import Photo
+
+SHEET_TILE = 256  # px; side of a face on a contact sheet
+
+
+@dataclass(frozen=True)
+class AgeOptions:
+    """The options of one `faceage age` command.
+
+    Attributes:
+        ages: target ages, years.
+        faces: "all", "largest" or a number.
+        crop: write the aligned faces at the model's size instead of photos.
+        sheet: also write a contact sheet.
+        if_exists: what to do about results that exist.
+    """
+
+    ages: Sequence[float]
+    faces: str | int = "all"
+    crop: bool = False
+    sheet: bool = False
+    if_exists: IfExists = IfExists.REFUSE
+
+    def aged_files(self, target: Target, face: int) -> list[Path]:
+        """The files of a face, in the order of `ages`; photos show all faces together."""
+        kinds = [f"age{format_age(age)}" for age in self.ages]
+        if self.crop:
+            return [target.crop(face, kind) for kind in kinds]
+        return [target.photo(kind) for kind in kinds]
+
+    def known_files(self, target: Target) -> list[Path]:
+        """The files known before the photo is read."""
+        files = self.aged_files(target, first_face(self.faces))
+        return [*files, target.sheet] if self.sheet else files
+
+
+@command
+def age(
+    photos: PhotosArgument,
+    to: Annotated[
+        list[str],
+        typer.Option(metavar="AGE", help="Target ages: 5, or 5,70, or 10-80:10. Repeats."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder for results; default: beside the photo."),
+    ] = None,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="Also write the original and all ages on one sheet.")
+    ] = False,
+    crop: Annotated[
+        bool, typer.Option("--crop", help="Write the aligned faces alone, at the model's size.")
+    ] = False,
+    recursive: RecursiveOption = False,
+    face: FaceOption = "all",
+    detector: DetectorOption = "yunet",
+    min_score: MinScoreOption = 0.6,
+    weights: WeightsOption = hub.DEFAULT,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    skip_existing: SkipExistingOption = False,
+) -> int:
+    """Show the faces of a photo at other ages; the rest of the photo is unchanged."""
+    if_exists = IfExists.from_options(force, skip_existing)
+    options = AgeOptions(parse_ages(to), parse_faces(face), crop, sheet, if_exists)
+    items = leave_out_results(collect_items(photos, recursive=recursive, exclude=out))
+    targets = plan_targets(items, out, options.known_files)
+    if out:
+        make_folder(out)
+    # Checked before the model is loaded, which takes seconds.
+    pending: dict[Path, list[Path]] = {}
+
+    def check(item: Item) -> None:
+        pending[item.path] = pending_files(options.known_files(targets[item.path]), if_exists)
+
+    reject_failing(items, check)
+    if crop or any(pending.values()):
+        from faceage.api import load
+
+        ager = load(weights, device, detector, min_score)
+
+    def work(item: Item) -> list[Path]:
+        known = options.known_files(targets[item.path])
+        check_kept(file for file in known if file not in pending[item.path])
+        if not crop and not pending[item.path]:
+            return []
+        return age_photo(ager, item.path, targets[item.path], options)
+
+    for _, files in run_batch(items, work, "ageing"):
+        for file in files or ():
+            typer.echo(str(file))
+    return report_errors(items)
+
+
+def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions) -> list[Path]:
+    """Write one photo at all ages; returns the files written.
+
+    Raises:
+        PhotoError, NoFaceError, OutputError: as in reading, detecting, writing.
+    """
+    from faceage.faces.alignment import crop_face
+    from faceage.faces.selection import choose_faces
+    from faceage.imaging.photos import open_photo, save_photo
+
+    photo = open_photo(path)
+    found = choose_faces(photo, ager.detector, options.faces)
+    files = {number: options.aged_files(target, number) for number, _ in found}
+    expected = dict.fromkeys(file for listed in files.values() for file in listed)
+    pending = set(
+        pending_files([*expected, *([target.sheet] if options.sheet else [])], options.if_exists)
+    )
+    written: list[Path] = []
+
+    def save(source: "Photo", pixels: "np.ndarray", file: Path, ages: str) -> None:
+        if file not in pending:
+            return
+        make_folder(file.parent)
+        force = options.if_exists is IfExists.OVERWRITE
+        details = {"age": ages, "weights": ager.weights_sha[:16]}
+        written.append(save_photo(source, pixels, file, force=force, synthetic=details))
+
+    wanted = [
+        i
+        for i in range(len(options.ages))
+        if target.sheet in pending or any(listed[i] in pending for listed in files.values())
+    ]
+    if not wanted:
+        return written
+    tiles = [[crop_face(photo.pixels, face, SHEET_TILE)] for _, face in found]
+    results = ager.iter_age(photo, [options.ages[i] for i in wanted], found)
+    for i, aged in zip(wanted, results, strict=True):
+        if options.crop:
+            for number, crop in zip(aged.numbers, aged.crops, strict=True):
+                save(photo.derive(crop), crop, files[number][i], format_age(aged.age))
+        else:
+            save(photo, aged.pixels, files[aged.numbers[0]][i], format_age(aged.age))
+        if options.sheet:
+            for row, face in zip(tiles, aged.faces, strict=True):
+                row.append(crop_face(aged.pixels, face, SHEET_TILE))
+    if target.sheet in pending:
+        sheet = _make_sheet(tiles, options.ages, found)
+        save(photo.derive(sheet), sheet, target.sheet, " ".join(map(format_age, options.ages)))
+    return written
+
+
+def _make_sheet(
+    tiles: "list[list[np.ndarray]]", ages: Sequence[float], found: "Sequence[NumberedFace]"
+) -> "np.ndarray":
+    import numpy as np
+
+    from faceage.imaging.drawing import contact_sheet, strip
+
+    captions = ["original", *(format_age(age).lstrip("0") or "0" for age in ages)]
+    if len(tiles) == 1:
+        return np.asarray(strip(tiles[0], captions, tile=SHEET_TILE))
+    labels = [f"face {number}" for number, _ in found]
+    return np.asarray(contact_sheet(tiles, captions, labels, tile=SHEET_TILE))

@@ -1,0 +1,136 @@
+"""Finding the photos that the arguments of a command name."""
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from faceage.errors import PhotoError
+
+STDIN = "-"
+
+
+@dataclass
+class Item:
+    """One photo of a batch, or an argument that names none.
+
+    Attributes:
+        path: the photo.
+        subfolder: where it is below the folder argument in which it was found.
+        named: given by itself, not found in a folder, by a glob or in a list.
+        error: why it cannot be processed; empty as long as it can.
+    """
+
+    path: Path
+    subfolder: Path = Path()
+    named: bool = False
+    error: str = ""
+
+    @property
+    def name(self) -> str:
+        """The photo's name in messages and rows."""
+        return str(self.path)
+
+
+def collect_items(
+    arguments: Iterable[str], *, recursive: bool = False, exclude: Path | None = None
+) -> list[Item]:
+    """The photos named by files, folders, globs and "-" (a list on stdin), each once, in order.
+
+    Of a folder, all images are taken, sorted. A file that does not exist is listed, too: opening
+    it fails later. An argument that names no photo becomes an item with an error.
+
+    Args:
+        recursive: also take the images in sub-folders.
+        exclude: a folder that is left out of the recursion, because it gets the results.
+    """
+    items: dict[Path, Item] = {}
+    for argument, listed in _read_lists(arguments):
+        try:
+            found = _expand(argument, recursive, exclude)
+        except PhotoError as error:
+            found = [Item(Path(argument), error=str(error))]
+        for item in found:
+            named = item.named and not listed
+            items.setdefault(item.path.absolute(), replace(item, named=named))
+    return list(items.values())
+
+
+def leave_out_results(items: Iterable[Item]) -> list[Item]:
+    """Photos without this program's own results, so that a folder can be aged twice.
+
+    A result is `x.age05.jpg` or `x.sheet.jpg` if `x.jpg` (any suffix) is there, too. Files that
+    were given by themselves are kept.
+    """
+    items = list(items)
+    stems = {(item.path.parent, item.path.stem) for item in items}
+    pattern = re.compile(r"(.+?)(?:\.face\d+)?\.(?:age[\d.]+|sheet|faces)")
+    return [
+        item
+        for item in items
+        if item.named
+        or not (
+            (match := pattern.fullmatch(item.path.stem)) and (item.path.parent, match[1]) in stems
+        )
+    ]
+
+
+def _read_lists(arguments: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """The arguments, and the lines of stdin for "-"; whether each is from such a list."""
+    for argument in arguments:
+        if argument == STDIN:
+            yield from ((line, True) for line in sys.stdin.read().splitlines() if line)
+        else:
+            yield argument, False
+
+
+def _expand(argument: str, recursive: bool, exclude: Path | None) -> list[Item]:
+    """The photos that one argument names.
+
+    Raises:
+        PhotoError: a folder or a glob has no images.
+    """
+    path = Path(argument)
+    try:
+        if path.is_dir():
+            found = _photos_below(path, recursive, exclude)
+            items = [Item(photo, photo.relative_to(path).parent) for photo in found]
+            if not items and not recursive and any(p.is_dir() for p in path.iterdir()):
+                raise PhotoError(
+                    f"The folder {argument} has no photos.", "Use --recursive for its sub-folders."
+                )
+        elif glob.has_magic(argument) and not path.exists():
+            matches = sorted(Path(m) for m in glob.glob(argument, recursive=True))  # noqa: PTH207
+            items = [Item(photo) for photo in filter(_looks_like_photo, matches)]
+        else:
+            return [Item(path, named=True)]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PhotoError(f"Cannot open {path}: {reason}.", "Check the path.") from error
+    if not items:
+        kind = "folder" if path.is_dir() else "pattern"
+        raise PhotoError(f"The {kind} {argument} has no photos.", "Name JPEG, PNG, WebP... files.")
+    return items
+
+
+def _photos_below(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]:
+    if not recursive:
+        return sorted(filter(_looks_like_photo, folder.iterdir()))
+    found: list[Path] = []
+    excluded = exclude.absolute() if exclude else None
+    for name, folders, files in os.walk(folder):
+        here = Path(name)
+        folders[:] = [
+            f for f in folders if not f.startswith(".") and (here / f).absolute() != excluded
+        ]
+        found += filter(_looks_like_photo, (here / file for file in files))
+    return sorted(found)
+
+
+def _looks_like_photo(path: Path) -> bool:
+    from faceage.imaging.photos import SUFFIXES
+
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()

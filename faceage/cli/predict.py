@@ -1,0 +1,116 @@
+"""faceage predict: the age of every face in photos."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from faceage import hub
+from faceage.cli.batch import reject_failing, report_errors, run_batch
+from faceage.cli.common import (
+    DetectorOption,
+    DeviceOption,
+    FaceOption,
+    ForceOption,
+    MinScoreOption,
+    PhotosArgument,
+    RecursiveOption,
+    SkipExistingOption,
+    WeightsOption,
+    command,
+)
+from faceage.cli.inputs import Item, collect_items
+from faceage.cli.output_formats import (
+    Row,
+    prediction_row,
+    predictions_table,
+    print_table,
+    to_csv,
+    to_json,
+)
+from faceage.cli.outputs import IfExists, Target, check_kept, pending_files, plan_targets
+from faceage.errors import ConfigError
+from faceage.faces.selection import parse_faces
+from faceage.files import make_folder
+
+if TYPE_CHECKING:
+    from faceage.api import FaceAger
+
+
+@command
+def predict(
+    photos: PhotosArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write photos with boxes and ages drawn on them."),
+    ] = None,
+    recursive: RecursiveOption = False,
+    face: FaceOption = "all",
+    detector: DetectorOption = "yunet",
+    min_score: MinScoreOption = 0.6,
+    weights: WeightsOption = hub.DEFAULT,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    skip_existing: SkipExistingOption = False,
+) -> int:
+    """Predict the age of every face: years, age group, probabilities."""
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv exclude each other.", "Give one of them.")
+    faces = parse_faces(face)
+    if_exists = IfExists.from_options(force, skip_existing)
+    items = collect_items(photos, recursive=recursive, exclude=draw)
+    targets: dict[Path, Target] = {}
+    if draw:
+        targets = plan_targets(items, draw, _drawn_files)
+        make_folder(draw)
+        reject_failing(items, lambda i: pending_files(_drawn_files(targets[i.path]), if_exists))
+
+    rows: list[Row] = []
+    if not all(item.error for item in items):
+        from faceage.api import load
+
+        ager = load(weights, device, detector, min_score)
+
+    def work(item: Item) -> list[Row]:
+        return predict_photo(ager, item.path, faces, targets.get(item.path), if_exists)
+
+    for item, found in run_batch(items, work, "predicting"):
+        rows += found or [{"file": item.name, "error": item.error}]
+    if as_json:
+        typer.echo(to_json(rows))
+    elif as_csv:
+        typer.echo(to_csv(rows))
+    elif not all("error" in row for row in rows):
+        print_table(predictions_table(rows))
+    return report_errors(items)
+
+
+def predict_photo(
+    ager: "FaceAger", path: Path, faces: str | int, target: Target | None, if_exists: IfExists
+) -> list[Row]:
+    """The rows of one photo; with `target`, also writes the photo with the ages drawn on it.
+
+    Raises:
+        PhotoError, NoFaceError, OutputError: as in reading, detecting, writing.
+    """
+    from faceage.imaging.drawing import draw_boxes
+    from faceage.imaging.photos import open_photo, save_photo
+
+    photo = open_photo(path)
+    predictions = ager.predict(photo, faces)
+    files = _drawn_files(target) if target else []
+    pending = pending_files(files, if_exists)
+    check_kept(file for file in files if file not in pending)
+    for file in pending:
+        boxes = [prediction.face.box for prediction in predictions]
+        labels = [f"{p.number}: {p.age:.0f} years, {p.group}" for p in predictions]
+        drawn = draw_boxes(photo.pixels, boxes, labels)
+        make_folder(file.parent)
+        save_photo(photo, drawn, file, force=if_exists is IfExists.OVERWRITE)
+    return [prediction_row(str(path), prediction) for prediction in predictions]
+
+
+def _drawn_files(target: Target) -> list[Path]:
+    return [target.photo("faces")]

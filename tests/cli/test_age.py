@@ -1,0 +1,210 @@
+"""faceage age."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from faceage.faces.detection import make_detector
+from faceage.faces.paste import photo_mask
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_age_writes_beside_the_photo(run, tiny_weights: Path, portrait_png: Path) -> None:
+    answer = run("age", portrait_png, "--weights", tiny_weights, "--to", 5, "--to", "12.5,70")
+    assert answer.code == 0
+    assert answer.err == ""
+    expected = [portrait_png.parent / f"me.age{age}.png" for age in ("05", "12.5", "70")]
+    assert answer.lines == [str(path) for path in expected]
+    assert sorted(portrait_png.parent.iterdir()) == sorted([*expected, portrait_png])
+    assert {size_of(path) for path in expected} == {size_of(portrait_png)}
+
+
+def test_age_changes_nothing_outside_the_mask(
+    run, tiny_weights: Path, portrait_png: Path, portrait: np.ndarray
+) -> None:
+    run("age", portrait_png, "--weights", tiny_weights, "--to", "20-40:10")
+    face = make_detector().detect(portrait)[0]
+    outside = photo_mask(face, portrait.shape) == 0
+    assert outside.mean() > 0.7
+    for age in (20, 30, 40):
+        result = np.asarray(Image.open(portrait_png.with_name(f"me.age{age}.png")))
+        np.testing.assert_array_equal(result[outside], portrait[outside])
+        assert (result[~outside] != portrait[~outside]).any()
+
+
+def test_age_says_that_it_is_synthetic(run, tiny_weights: Path, portrait_png: Path) -> None:
+    out = portrait_png.parent / "out"
+    run("age", portrait_png, "--weights", tiny_weights, "--to", 70, "--out", out, "--sheet")
+    run("age", portrait_png, "--weights", tiny_weights, "--to", 71, "--out", out, "--crop")
+    sha = hashlib.sha256(tiny_weights.read_bytes()).hexdigest()[:16]
+    for name in ("me.age70.png", "me.sheet.jpg", "me.age71.png"):
+        with Image.open(out / name) as image:
+            said = image.getexif()[0x010E]
+            assert "ynthetic" in said
+            assert sha in said
+            assert "faceage" in image.getexif()[0x0131]
+
+
+def test_age_jpeg_keeps_tables_and_sampling(run, tiny_weights: Path, tmp_path: Path, portrait):
+    path = tmp_path / "me.JPG"
+    Image.fromarray(portrait).save(path, "JPEG", quality=71, subsampling=1)
+    assert run("age", path, "--weights", tiny_weights, "--to", 5).code == 0
+    with Image.open(path) as before, Image.open(tmp_path / "me.age05.JPG") as after:
+        assert after.format == "JPEG"
+        assert after.quantization == before.quantization
+        assert [c[1:3] for c in after.layer] == [c[1:3] for c in before.layer]
+
+
+def test_age_crops_at_the_models_size(run, tiny_weights: Path, couple: Path, tmp_path) -> None:
+    answer = run(
+        "age", couple, "--weights", tiny_weights, "--to", "5,70", "--crop", "--out", tmp_path
+    )
+    assert answer.code == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        "couple.age05.png",
+        "couple.age70.png",
+        "couple.face2.age05.png",
+        "couple.face2.age70.png",
+    ]
+    assert {size_of(tmp_path / name) for name in names} == {(32, 32)}
+    second = (tmp_path / "couple.face2.age05.png").read_bytes()
+    alone = tmp_path / "alone"
+    run(
+        *("age", couple, "--weights", tiny_weights, "--to", 5),
+        *("--crop", "--face", 2, "--out", alone),
+    )
+    assert [path.name for path in alone.iterdir()] == ["couple.face2.age05.png"]
+    difference = np.asarray(Image.open(io.BytesIO(second))).astype(int) - np.asarray(
+        Image.open(alone / "couple.face2.age05.png")
+    )
+    assert np.abs(difference).max() <= 1
+
+
+def test_age_sheet(run, tiny_weights: Path, couple: Path, portrait_png: Path, tmp_path) -> None:
+    out = tmp_path / "out"
+    arguments = ("--weights", tiny_weights, "--to", "5,70", "--sheet", "--out", out)
+    answer = run("age", portrait_png, couple, *arguments)
+    assert answer.code == 0
+    assert str(out / "me.sheet.jpg") in answer.lines
+    width, height = size_of(out / "me.sheet.jpg")
+    assert width > 3 * 256
+    assert 256 < height < 2 * 256
+    assert size_of(out / "couple.sheet.jpg")[1] > 2 * 256  # a row for each face
+
+
+def test_age_of_one_face_leaves_the_other(run, tiny_weights, couple: Path, tmp_path) -> None:
+    run("age", couple, "--weights", tiny_weights, "--to", 5, "--face", "largest", "--out", tmp_path)
+    before, after = (np.asarray(Image.open(p)) for p in (couple, tmp_path / "couple.age05.png"))
+    other = make_detector().detect(before)[1]
+    mask = photo_mask(other, before.shape)
+    assert (before != after).any()
+    np.testing.assert_array_equal(before[mask > 0], after[mask > 0])
+
+
+def test_age_of_a_folder_leaves_out_earlier_results(
+    run, tiny_weights: Path, portrait_png: Path
+) -> None:
+    folder = portrait_png.parent
+    arguments = ("age", folder, "--weights", tiny_weights, "--sheet")
+    assert run(*arguments, "--to", 5).code == 0
+    second = run(*arguments, "--to", 70, "--force")
+    assert second.code == 0
+    assert [Path(line).name for line in second.lines] == ["me.age70.png", "me.sheet.jpg"]
+
+
+def test_existing_results_are_refused_before_any_work(
+    run, snapshot, astronaut: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "astronaut.age70.jpg").write_text("precious")
+    before = snapshot(tmp_path)
+    # Weights that do not exist: they are not even looked for.
+    arguments = ("age", astronaut, "--to", "5,70", "--out", tmp_path)
+    answer = run(*arguments, "--weights", "nonsuch")
+    assert answer.code == 1
+    assert answer.errors == [
+        f"error: {tmp_path / 'astronaut.age70.jpg'} exists already."
+        " Use --skip-existing to keep it, --force to overwrite it, or --out."
+    ]
+    assert snapshot(tmp_path) == before
+    assert run(*arguments, "--weights", tiny_weights, "--force").code == 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_existing_crop_of_a_second_face(run, tiny_weights: Path, couple: Path, tmp_path) -> None:
+    (tmp_path / "couple.face2.age05.png").write_text("precious")
+    answer = run("age", couple, "--weights", tiny_weights, "--to", 5, "--crop", "--out", tmp_path)
+    assert answer.code == 1
+    assert "couple.face2.age05.png exists already" in answer.err
+    assert [path.name for path in tmp_path.iterdir()] == ["couple.face2.age05.png"]
+
+
+def test_a_batch_is_completed(run, tiny_weights: Path, portrait_png: Path) -> None:
+    folder = portrait_png.parent
+    (folder / "you.png").write_bytes(portrait_png.read_bytes())
+    out, expected = folder / "out", folder / "expected"
+    command = ("age", folder, "--weights", tiny_weights)
+    assert run(*command, "--to", "5,70", "--sheet", "--out", expected).code == 0
+
+    assert run(*command, "--to", "5", "--out", out).code == 0
+    (out / "you.age05.png").unlink()
+    kept = (out / "me.age05.png").stat().st_mtime_ns
+    options = ("--to", "5,70", "--sheet", "--out", out)
+    assert run("age", portrait_png, "--weights", tiny_weights, *options).code == 1
+    answer = run(*command, *options, "--skip-existing")
+    assert (answer.code, answer.err) == (0, "")
+    names = ["me.age70.png", "me.sheet.jpg", "you.age05.png", "you.age70.png", "you.sheet.jpg"]
+    assert [Path(line).name for line in answer.lines] == names
+    assert (out / "me.age05.png").stat().st_mtime_ns == kept
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in expected.iterdir())
+    for path in out.glob("*.png"):  # rounding depends on how many ages are decoded together
+        pixels = [np.asarray(Image.open(p)).astype(int) for p in (path, expected / path.name)]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 1
+    # Nothing is left to do: the model is not even loaded.
+    answer = run("age", folder, *options, "--skip-existing", "--weights", "nonsuch")
+    assert (answer.code, answer.out, answer.err) == (0, "", "")
+
+
+def test_crops_of_a_batch_are_completed(run, tiny_weights: Path, couple: Path, tmp_path) -> None:
+    command = ("age", couple, "--weights", tiny_weights, "--to", 5, "--crop", "--out", tmp_path)
+    assert len(run(*command).lines) == 2
+    (tmp_path / "couple.face2.age05.png").unlink()
+    answer = run(*command, "--skip-existing")
+    assert (answer.code, answer.lines) == (0, [str(tmp_path / "couple.face2.age05.png")])
+
+
+def test_a_damaged_result_is_not_counted_as_done(
+    run, tiny_weights: Path, portrait_png: Path
+) -> None:
+    result = portrait_png.with_name("me.age05.png")
+    command = ("age", portrait_png, "--weights", tiny_weights, "--to", "5,70")
+    assert run(*command).code == 0
+    result.write_bytes(result.read_bytes()[:-1000])
+    damaged = result.read_bytes()
+    answer = run(*command, "--skip-existing")
+    assert answer.code == 1
+    assert f"cannot be kept: {result} is damaged" in answer.err
+    assert "--force" in answer.err
+    assert result.read_bytes() == damaged
+    assert run(*command, "--force").code == 0
+    assert run(*command, "--skip-existing").code == 0
+
+
+def test_age_of_a_tree_keeps_its_folders(
+    run, tiny_weights: Path, astronaut: Path, tmp_path
+) -> None:
+    for name in ("a", "b/c"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "me.jpg").write_bytes(astronaut.read_bytes())
+    out = tmp_path / "photos" / "aged"  # results are no input, even of a second run
+    command = ("age", tmp_path / "photos", "--weights", tiny_weights, "--recursive", "--out", out)
+    results = [out / "a" / "me.age05.jpg", out / "b" / "c" / "me.age05.jpg"]
+    assert run(*command, "--to", 5).lines == [str(path) for path in results]
+    assert len(run(*command, "--to", 70).lines) == 2
