@@ -144,6 +144,7 @@ def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions)
     """
     from faceage.faces.alignment import crop_face
     from faceage.faces.selection import choose_faces
+    from faceage.imaging.decoding import to_8_bit
     from faceage.imaging.photos import open_photo, save_photo
 
     photo = open_photo(path)
@@ -180,7 +181,7 @@ def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions)
             save(photo, aged.pixels, files[aged.numbers[0]][i], format_age(aged.age))
         if options.sheet:
             for row, face in zip(tiles, aged.faces, strict=True):
-                row.append(crop_face(aged.pixels, face, SHEET_TILE))
+                row.append(crop_face(to_8_bit(aged.pixels), face, SHEET_TILE))
     if target.sheet in pending:
         sheet = _make_sheet(tiles, options.ages, found)
         save(photo.derive(sheet), sheet, target.sheet, " ".join(map(format_age, options.ages)))

@@ -1,4 +1,4 @@
-"""Reading and writing photos: any usual format is read as upright 8-bit RGB, and written back.
+"""Reading and writing photos: any usual format is read as upright RGB, and written back.
 
 A `Photo` keeps what its file holds beside the pixels (alpha, colour profile, EXIF, JPEG tables,
 resolution), so that a result is written with the properties of its source.
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from faceage.errors import OutputError, PhotoError
 from faceage.files import check_free, write_file
-from faceage.imaging.decoding import decode_image
+from faceage.imaging.decoding import decode_image, to_8_bit
 from faceage.imaging.encoding import encode_picture
 from faceage.imaging.metadata import (
     is_lossless,
@@ -51,7 +51,8 @@ class Photo:
 
     Attributes:
         pixels: uint8 (H,W,3) RGB.
-        alpha: uint8 (H,W), or None.
+        alpha: (H,W), uint16 if `deep` is given, else uint8; or None.
+        deep: uint16 (H,W,3) RGB of a 16-bit source, whose 8-bit version `pixels` is; or None.
         icc: the colour profile of `pixels`, or None.
         path: the file it was read from, or None.
         format: Pillow's name of the source's format: "JPEG", "PNG", ...
@@ -67,6 +68,7 @@ class Photo:
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
+    deep: np.ndarray | None = None
     icc: bytes | None = None
     path: Path | None = None
     format: str = "PNG"
@@ -78,6 +80,11 @@ class Photo:
     progressive: bool = False
     lossless: bool = True
     compression: str = "tiff_adobe_deflate"
+
+    @property
+    def full(self) -> np.ndarray:
+        """The pixels at the source's own depth: `deep`, or else `pixels`."""
+        return self.pixels if self.deep is None else self.deep
 
     @property
     def name(self) -> str:
@@ -93,7 +100,7 @@ PhotoLike = str | os.PathLike[str] | Image.Image | np.ndarray | Photo
 
 
 def open_photo(path: str | os.PathLike[str]) -> Photo:
-    """Read a photo: the first frame, turned upright by its EXIF orientation, as 8-bit RGB.
+    """Read a photo: the first frame, turned upright by its EXIF orientation.
 
     Raises:
         PhotoError: missing, a folder, empty, not an image, damaged, smaller than 16 px, or larger
@@ -134,7 +141,9 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
 
 
 def as_photo(source: PhotoLike) -> Photo:
-    """A `Photo` of a path, a PIL image, or a uint8 array (H,W), (H,W,3) RGB or (H,W,4) RGBA.
+    """A `Photo` of a path, a PIL image, or an array (H,W), (H,W,3) RGB or (H,W,4) RGBA.
+
+    Arrays are uint8 or uint16.
 
     Raises:
         PhotoError: it cannot be opened, is too small or too large, or is an array of another kind.
@@ -142,12 +151,7 @@ def as_photo(source: PhotoLike) -> Photo:
     if isinstance(source, Photo):
         return source
     if isinstance(source, np.ndarray):
-        fits = source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))
-        if source.dtype != np.uint8 or not fits or 0 in source.shape:
-            raise PhotoError(
-                f"An array of {source.dtype} {source.shape} is no photo.", "Give uint8 (H,W,3) RGB."
-            )
-        source = Image.fromarray(np.ascontiguousarray(source))
+        return _from_array(source)
     if not isinstance(source, Image.Image):
         return open_photo(source)
     with _pillow():
@@ -183,7 +187,7 @@ def save_photo(
 
     Args:
         photo: the source.
-        pixels: uint8 (H,W,3) RGB, upright.
+        pixels: uint8 or uint16 (H,W,3) RGB, upright; 16 bits are written to PNG and TIFF.
         path: where to; see `result_suffix` for the suffixes that become ".png".
         force: overwrite an existing file.
         synthetic: how a synthetic picture was made, such as {"age": 70, "weights": sha256}, for
@@ -208,9 +212,24 @@ def save_photo(
     return write_file(path, data, force=force)
 
 
-def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
-    name = str(path) if path else "the photo"
-    width, height = image.size
+def _from_array(array: np.ndarray) -> Photo:
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype not in (np.uint8, np.uint16) or not fits or 0 in array.shape:
+        raise PhotoError(
+            f"An array of {array.dtype} {array.shape} is no photo.", "Give uint8 (H,W,3) RGB."
+        )
+    _check_size("the photo", array.shape[1], array.shape[0])
+    grey = array.ndim == 2
+    colours = np.repeat(array[..., None], 3, axis=2) if grey else array[..., :3].copy()
+    return Photo(
+        pixels=to_8_bit(colours),
+        deep=colours if array.dtype == np.uint16 else None,
+        alpha=None if grey or array.shape[2] == 3 else array[..., 3].copy(),
+        grey=grey,
+    )
+
+
+def _check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise PhotoError(
             f"{name} has {width * height / 1e6:.0f} megapixels; the limit is "
@@ -221,14 +240,18 @@ def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
         raise PhotoError(
             f"{name} has only {width}x{height} px.", f"Use a photo of {MIN_SIDE} px at least."
         )
+
+
+def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
+    _check_size(str(path) if path else "the photo", *image.size)
     source_format = "JPEG" if image.format == "MPO" else image.format or "PNG"
     jpeg = jpeg_settings(image)
-    upright = ImageOps.exif_transpose(image)  # loads all pixels
+    decoded = decode_image(image, path)
     info, exif = image.info, kept_exif(image)  # some formats give these only after loading
-    decoded = decode_image(upright)
     return Photo(
         pixels=decoded.pixels,
         alpha=decoded.alpha,
+        deep=decoded.deep,
         icc=decoded.icc,
         path=path,
         format=source_format,

@@ -4,7 +4,9 @@ import hashlib
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from faceage.faces.detection import make_detector
@@ -37,6 +39,23 @@ def test_age_changes_nothing_outside_the_mask(
         result = np.asarray(Image.open(portrait_png.with_name(f"me.age{age}.png")))
         np.testing.assert_array_equal(result[outside], portrait[outside])
         assert (result[~outside] != portrait[~outside]).any()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_photos_stay_16_bit(
+    run, tiny_weights: Path, tmp_path: Path, portrait: np.ndarray, suffix: str
+) -> None:
+    path = tmp_path / f"me{suffix}"
+    deep = portrait.astype(np.uint16) * 257
+    deep[400:] ^= 37  # levels that 8 bits cannot hold
+    cv2.imwrite(str(path), deep[..., ::-1])
+    assert run("age", path, "--weights", tiny_weights, "--to", 70).code == 0
+    result = cv2.imread(str(tmp_path / f"me.age70{suffix}"), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    assert result.dtype == np.uint16
+    face = make_detector().detect(portrait)[0]
+    outside = photo_mask(face, portrait.shape) == 0
+    np.testing.assert_array_equal(result[outside], deep[outside])
+    assert (result != deep).any()
 
 
 def test_age_says_that_it_is_synthetic(run, tiny_weights: Path, portrait_png: Path) -> None:
