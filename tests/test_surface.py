@@ -27,12 +27,20 @@ EXPORTED = [
     "load",
 ]
 
-PHOTOS = ["--detector", "--face", "--force", "--min-score", "--recursive", "--skip-existing"]
+PHOTOS = [
+    "--detector",
+    "--face",
+    "--force",
+    "--include-synthetic",
+    "--min-score",
+    "--recursive",
+    "--skip-existing",
+]
 COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
     "predict": ["--csv", "--draw", "--json", *COMMON],
-    "age": ["--crop", "--out", "--sheet", "--to", *COMMON],
+    "age": ["--crop", "--keep-private-metadata", "--out", "--sheet", "--to", *COMMON],
     "align": ["--out", "--size", *PHOTOS],
     "train": [
         "--data",

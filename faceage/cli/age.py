@@ -18,6 +18,7 @@ from faceage.cli.common import (
     DeviceOption,
     FaceOption,
     ForceOption,
+    IncludeSyntheticOption,
     MinScoreOption,
     PhotosArgument,
     RecursiveOption,
@@ -57,6 +58,7 @@ class AgeOptions:
         crop: write the aligned faces at the model's size instead of photos.
         sheet: also write a contact sheet.
         if_exists: what to do about results that exist.
+        keep_private: copy GPS position, serial numbers and the owner's name into the results.
     """
 
     ages: Sequence[float]
@@ -64,6 +66,7 @@ class AgeOptions:
     crop: bool = False
     sheet: bool = False
     if_exists: IfExists = IfExists.REFUSE
+    keep_private: bool = False
 
     def aged_files(self, target: Target, face: int) -> list[Path]:
         """The files of a face, in the order of `ages`; photos show all faces together."""
@@ -96,6 +99,7 @@ def age(
         bool, typer.Option("--crop", help="Write the aligned faces alone, at the model's size.")
     ] = False,
     recursive: RecursiveOption = False,
+    include_synthetic: IncludeSyntheticOption = False,
     face: FaceOption = "all",
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,
@@ -103,11 +107,19 @@ def age(
     device: DeviceOption = "auto",
     force: ForceOption = False,
     skip_existing: SkipExistingOption = False,
+    keep_private: Annotated[
+        bool,
+        typer.Option(
+            "--keep-private-metadata",
+            help="Copy GPS position, serial numbers and the owner's name into the results.",
+        ),
+    ] = False,
 ) -> int:
     """Show the faces of a photo at other ages; the rest of the photo is unchanged."""
     if_exists = IfExists.from_options(force, skip_existing)
-    options = AgeOptions(parse_ages(to), parse_faces(face), crop, sheet, if_exists)
-    items = leave_out_results(collect_items(photos, recursive=recursive, exclude=out))
+    options = AgeOptions(parse_ages(to), parse_faces(face), crop, sheet, if_exists, keep_private)
+    items = collect_items(photos, recursive=recursive, exclude=out)
+    items = leave_out_results(items, include_synthetic)
     targets = plan_targets(items, out, options.known_files)
     if out:
         make_folder(out)
@@ -160,9 +172,15 @@ def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions)
         if file not in pending:
             return
         make_folder(file.parent)
-        force = options.if_exists is IfExists.OVERWRITE
-        details = {"age": ages, "weights": ager.weights_sha[:16]}
-        written.append(save_photo(source, pixels, file, force=force, synthetic=details))
+        path = save_photo(
+            source,
+            pixels,
+            file,
+            force=options.if_exists is IfExists.OVERWRITE,
+            synthetic={"age": ages, "weights": ager.weights_sha[:16]},
+            keep_private=options.keep_private,
+        )
+        written.append(path)
 
     wanted = [
         i

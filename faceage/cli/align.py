@@ -13,13 +13,14 @@ from faceage.cli.common import (
     DetectorOption,
     FaceOption,
     ForceOption,
+    IncludeSyntheticOption,
     MinScoreOption,
     PhotosArgument,
     RecursiveOption,
     SkipExistingOption,
     command,
 )
-from faceage.cli.inputs import Item, collect_items
+from faceage.cli.inputs import Item, collect_items, leave_out_results
 from faceage.cli.outputs import (
     IfExists,
     Target,
@@ -65,6 +66,7 @@ def align(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the crops and faces.csv.")],
     size: Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops, px.")] = 256,
     recursive: RecursiveOption = False,
+    include_synthetic: IncludeSyntheticOption = False,
     face: FaceOption = "all",
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,
@@ -75,6 +77,7 @@ def align(
     if_exists = IfExists.from_options(force, skip_existing)
     options = AlignOptions(out, size, parse_faces(face), if_exists)
     items = collect_items(photos, recursive=recursive, exclude=out)
+    items = leave_out_results(items, include_synthetic)
     targets = plan_targets(items, out, options.known_files)
     make_folder(out)
     table = out / "faces.csv"

@@ -21,6 +21,10 @@ PhotosArgument = Annotated[
 RecursiveOption = Annotated[
     bool, typer.Option("--recursive", "-r", help="Also take the photos in sub-folders.")
 ]
+IncludeSyntheticOption = Annotated[
+    bool,
+    typer.Option("--include-synthetic", help="Also take pictures that faceage made."),
+]
 FaceOption = Annotated[
     str, typer.Option("--face", help="largest, all, or a number (1 is the largest).")
 ]

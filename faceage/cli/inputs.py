@@ -2,12 +2,12 @@
 
 import glob
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from faceage.cli.common import say
 from faceage.errors import PhotoError
 
 STDIN = "-"
@@ -59,23 +59,19 @@ def collect_items(
     return list(items.values())
 
 
-def leave_out_results(items: Iterable[Item]) -> list[Item]:
-    """Photos without this program's own results, so that a folder can be aged twice.
+def leave_out_results(items: list[Item], include_synthetic: bool) -> list[Item]:
+    """The items without this program's own results, by their metadata.
 
-    A result is `x.age05.jpg` or `x.sheet.jpg` if `x.jpg` (any suffix) is there, too. Files that
-    were given by themselves are kept.
+    Files given by themselves are kept, and all with `include_synthetic`.
     """
-    items = list(items)
-    stems = {(item.path.parent, item.path.stem) for item in items}
-    pattern = re.compile(r"(.+?)(?:\.face\d+)?\.(?:age[\d.]+|sheet|faces)")
-    return [
-        item
-        for item in items
-        if item.named
-        or not (
-            (match := pattern.fullmatch(item.path.stem)) and (item.path.parent, match[1]) in stems
-        )
-    ]
+    from faceage.imaging.photos import is_own_result
+
+    if include_synthetic:
+        return items
+    kept = [item for item in items if item.named or item.error or not is_own_result(item.path)]
+    if count := len(items) - len(kept):
+        say(f"{count} of {len(items)} pictures left out: made by faceage (--include-synthetic).")
+    return kept
 
 
 def _read_lists(arguments: Iterable[str]) -> Iterator[tuple[str, bool]]:

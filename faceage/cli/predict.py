@@ -12,6 +12,7 @@ from faceage.cli.common import (
     DeviceOption,
     FaceOption,
     ForceOption,
+    IncludeSyntheticOption,
     MinScoreOption,
     PhotosArgument,
     RecursiveOption,
@@ -19,7 +20,7 @@ from faceage.cli.common import (
     WeightsOption,
     command,
 )
-from faceage.cli.inputs import Item, collect_items
+from faceage.cli.inputs import Item, collect_items, leave_out_results
 from faceage.cli.output_formats import (
     Row,
     prediction_row,
@@ -47,6 +48,7 @@ def predict(
         typer.Option(metavar="DIR", help="Write photos with boxes and ages drawn on them."),
     ] = None,
     recursive: RecursiveOption = False,
+    include_synthetic: IncludeSyntheticOption = False,
     face: FaceOption = "all",
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,
@@ -61,6 +63,7 @@ def predict(
     faces = parse_faces(face)
     if_exists = IfExists.from_options(force, skip_existing)
     items = collect_items(photos, recursive=recursive, exclude=draw)
+    items = leave_out_results(items, include_synthetic)
     targets: dict[Path, Target] = {}
     if draw:
         targets = plan_targets(items, draw, _drawn_files)
@@ -108,7 +111,7 @@ def predict_photo(
         labels = [f"{p.number}: {p.age:.0f} years, {p.group}" for p in predictions]
         drawn = draw_boxes(photo.pixels, boxes, labels)
         make_folder(file.parent)
-        save_photo(photo, drawn, file, force=if_exists is IfExists.OVERWRITE)
+        save_photo(photo, drawn, file, force=if_exists is IfExists.OVERWRITE, annotated=True)
     return [prediction_row(str(path), prediction) for prediction in predictions]
 
 

@@ -19,7 +19,11 @@ _WIDTH, _BITS_PER_SAMPLE = 256, 258  # tags of TIFF
 
 
 def encode_picture(
-    photo: "Photo", pixels: np.ndarray, format_name: str, mark: Mapping[str, str]
+    photo: "Photo",
+    pixels: np.ndarray,
+    format_name: str,
+    mark: Mapping[str, str],
+    keep_private: bool,
 ) -> bytes:
     """A result coded like its source.
 
@@ -27,7 +31,7 @@ def encode_picture(
         photo: the source, whose profile, EXIF and coding parameters are taken over.
         pixels: uint8 or uint16 (H,W,3) RGB; JPEG and WebP get 8 bits.
         format_name: "JPEG", "PNG", "WEBP" or "TIFF".
-        mark: from `synthetic_mark`, or empty.
+        mark, keep_private: as for `make_exif`.
 
     Raises:
         ValueError: `pixels` has another type or shape.
@@ -42,7 +46,7 @@ def encode_picture(
     if format_name == "JPEG" or (alpha is not None and alpha.shape != pixels.shape[:2]):
         alpha = None
 
-    options: dict[str, Any] = {"exif": make_exif(photo.exif, mark)}
+    options: dict[str, Any] = {"exif": make_exif(photo.exif, mark, keep_private)}
     if photo.icc and (grey or photo.icc[16:20] == b"RGB "):
         options["icc_profile"] = photo.icc
     if photo.dpi and format_name != "WEBP":
@@ -54,7 +58,7 @@ def encode_picture(
         else:
             options["quality"] = 95
         if len(options["exif"].tobytes()) > _MAX_JPEG_EXIF:
-            options["exif"] = make_exif(b"", mark)
+            options["exif"] = make_exif(b"", mark, keep_private)
     elif format_name == "PNG":
         options["pnginfo"] = text = PngImagePlugin.PngInfo()
         for key, value in mark.items():

@@ -21,7 +21,9 @@ from faceage.files import check_free, write_file
 from faceage.imaging.decoding import decode_image, to_8_bit
 from faceage.imaging.encoding import encode_picture
 from faceage.imaging.metadata import (
+    annotation_mark,
     is_lossless,
+    is_marked,
     jpeg_settings,
     kept_exif,
     read_dpi,
@@ -140,6 +142,16 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
             raise _damaged(path, error) from error
 
 
+def is_own_result(path: Path) -> bool:
+    """Whether a file says in its metadata that it was made by this program."""
+    with _pillow():
+        try:
+            with Image.open(path, formats=READABLE) as image:
+                return is_marked(image)
+        except Exception:  # whatever is wrong with it, `open_photo` says so
+            return False
+
+
 def as_photo(source: PhotoLike) -> Photo:
     """A `Photo` of a path, a PIL image, or an array (H,W), (H,W,3) RGB or (H,W,4) RGBA.
 
@@ -179,6 +191,8 @@ def save_photo(
     *,
     force: bool = False,
     synthetic: Mapping[str, object] | None = None,
+    annotated: bool = False,
+    keep_private: bool = False,
 ) -> Path:
     """Write a result like its source, atomically.
 
@@ -192,6 +206,9 @@ def save_photo(
         force: overwrite an existing file.
         synthetic: how a synthetic picture was made, such as {"age": 70, "weights": sha256}, for
             its mark; None for a picture that is not synthetic.
+        annotated: mark the picture as one with ages drawn on it.
+        keep_private: let the GPS position, serial numbers and the owner's name pass from the
+            source into a synthetic picture; others always get them.
 
     Returns:
         The path written.
@@ -202,9 +219,12 @@ def save_photo(
     path = Path(path)
     path = path.with_suffix(result_suffix(path))
     check_free([path], force)
-    mark = {} if synthetic is None else synthetic_mark(synthetic)
+    mark = annotation_mark() if annotated else {}
+    if synthetic is not None:
+        mark = synthetic_mark(synthetic)
+    keep_private = keep_private or synthetic is None
     try:
-        data = encode_picture(photo, pixels, _WRITABLE[path.suffix.lower()], mark)
+        data = encode_picture(photo, pixels, _WRITABLE[path.suffix.lower()], mark, keep_private)
     except (OSError, ValueError, struct.error) as error:
         raise OutputError(
             f"Cannot write {path}: {_reason(error)}.", "Try another format, such as .png."

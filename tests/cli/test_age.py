@@ -227,3 +227,17 @@ def test_age_of_a_tree_keeps_its_folders(
     results = [out / "a" / "me.age05.jpg", out / "b" / "c" / "me.age05.jpg"]
     assert run(*command, "--to", 5).lines == [str(path) for path in results]
     assert len(run(*command, "--to", 70).lines) == 2
+
+
+def test_the_position_is_kept_on_demand_only(run, tiny_weights: Path, portrait, tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x8825] = {1: "N", 2: (48.0, 8.0, 0.0)}
+    Image.fromarray(portrait).save(tmp_path / "me.jpg", exif=exif)
+    command = ("age", tmp_path / "me.jpg", "--weights", tiny_weights, "--to")
+    assert run(*command, 5).code == 0
+    assert run(*command, 70, "--keep-private-metadata").code == 0
+    positions = [
+        dict(Image.open(tmp_path / f"me.age{age}.jpg").getexif().get_ifd(0x8825))
+        for age in ("05", "70")
+    ]
+    assert positions == [{}, {1: "N", 2: (48.0, 8.0, 0.0)}]
