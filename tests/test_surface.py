@@ -39,7 +39,7 @@ PHOTOS = [
 COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
-    "predict": ["--csv", "--draw", "--json", *COMMON],
+    "predict": ["--csv", "--draw", "--json", "--jsonl", *COMMON],
     "age": ["--crop", "--keep-private-metadata", "--out", "--sheet", "--to", *COMMON],
     "align": ["--out", "--size", *PHOTOS],
     "train": [

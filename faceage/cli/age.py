@@ -130,26 +130,24 @@ def age(
         pending[item.path] = pending_files(options.known_files(targets[item.path]), if_exists)
 
     reject_failing(items, check)
-    if crop or any(pending.values()):
+    if any(not item.error and (crop or pending[item.path]) for item in items):
         from faceage.api import load
 
         ager = load(weights, device, detector, min_score)
 
-    def work(item: Item) -> list[Path]:
+    def work(item: Item) -> None:
         known = options.known_files(targets[item.path])
         check_kept(file for file in known if file not in pending[item.path])
-        if not crop and not pending[item.path]:
-            return []
-        return age_photo(ager, item.path, targets[item.path], options)
+        if crop or pending[item.path]:
+            age_photo(ager, item.path, targets[item.path], options)
 
-    for _, files in run_batch(items, work, "ageing"):
-        for file in files or ():
-            typer.echo(str(file))
+    for _ in run_batch(items, work, "ageing"):
+        pass
     return report_errors(items)
 
 
-def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions) -> list[Path]:
-    """Write one photo at all ages; returns the files written.
+def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions) -> None:
+    """Write one photo at all ages; prints the files written.
 
     Raises:
         PhotoError, NoFaceError, OutputError: as in reading, detecting, writing.
@@ -166,7 +164,6 @@ def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions)
     pending = set(
         pending_files([*expected, *([target.sheet] if options.sheet else [])], options.if_exists)
     )
-    written: list[Path] = []
 
     def save(source: "Photo", pixels: "np.ndarray", file: Path, ages: str) -> None:
         if file not in pending:
@@ -180,7 +177,7 @@ def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions)
             synthetic={"age": ages, "weights": ager.weights_sha[:16]},
             keep_private=options.keep_private,
         )
-        written.append(path)
+        typer.echo(str(path))
 
     wanted = [
         i
@@ -188,7 +185,7 @@ def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions)
         if target.sheet in pending or any(listed[i] in pending for listed in files.values())
     ]
     if not wanted:
-        return written
+        return
     tiles = [[crop_face(photo.pixels, face, SHEET_TILE)] for _, face in found]
     results = ager.iter_age(photo, [options.ages[i] for i in wanted], found)
     for i, aged in zip(wanted, results, strict=True):
@@ -203,7 +200,6 @@ def age_photo(ager: "FaceAger", path: Path, target: Target, options: AgeOptions)
     if target.sheet in pending:
         sheet = _make_sheet(tiles, options.ages, found)
         save(photo.derive(sheet), sheet, target.sheet, " ".join(map(format_age, options.ages)))
-    return written
 
 
 def _make_sheet(

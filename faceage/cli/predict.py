@@ -21,14 +21,7 @@ from faceage.cli.common import (
     command,
 )
 from faceage.cli.inputs import Item, collect_items, leave_out_results
-from faceage.cli.output_formats import (
-    Row,
-    prediction_row,
-    predictions_table,
-    print_table,
-    to_csv,
-    to_json,
-)
+from faceage.cli.output_formats import WRITERS, Row, prediction_row
 from faceage.cli.outputs import IfExists, Target, check_kept, pending_files, plan_targets
 from faceage.errors import ConfigError
 from faceage.faces.selection import parse_faces
@@ -42,6 +35,9 @@ if TYPE_CHECKING:
 def predict(
     photos: PhotosArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print one JSON object per line, as results come.")
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     draw: Annotated[
         Path | None,
@@ -58,8 +54,9 @@ def predict(
     skip_existing: SkipExistingOption = False,
 ) -> int:
     """Predict the age of every face: years, age group, probabilities."""
-    if as_json and as_csv:
-        raise ConfigError("--json and --csv exclude each other.", "Give one of them.")
+    formats = [n for n, on in (("json", as_json), ("jsonl", as_jsonl), ("csv", as_csv)) if on]
+    if len(formats) > 1:
+        raise ConfigError(f"--{formats[0]} and --{formats[1]} exclude each other.", "Give one.")
     faces = parse_faces(face)
     if_exists = IfExists.from_options(force, skip_existing)
     items = collect_items(photos, recursive=recursive, exclude=draw)
@@ -70,7 +67,6 @@ def predict(
         make_folder(draw)
         reject_failing(items, lambda i: pending_files(_drawn_files(targets[i.path]), if_exists))
 
-    rows: list[Row] = []
     if not all(item.error for item in items):
         from faceage.api import load
 
@@ -79,14 +75,12 @@ def predict(
     def work(item: Item) -> list[Row]:
         return predict_photo(ager, item.path, faces, targets.get(item.path), if_exists)
 
-    for item, found in run_batch(items, work, "predicting"):
-        rows += found or [{"file": item.name, "error": item.error}]
-    if as_json:
-        typer.echo(to_json(rows))
-    elif as_csv:
-        typer.echo(to_csv(rows))
-    elif not all("error" in row for row in rows):
-        print_table(predictions_table(rows))
+    writer = WRITERS[formats[0] if formats else "table"]()
+    try:
+        for item, rows in run_batch(items, work, "predicting"):
+            writer.write(rows or [{"file": item.name, "error": item.error}])
+    finally:  # also when interrupted
+        writer.close()
     return report_errors(items)
 
 
