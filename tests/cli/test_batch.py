@@ -31,7 +31,7 @@ def test_a_batch_of_one_photo_prints_no_summary(capsys: pytest.CaptureFixture) -
         (["--to", "5", "--face", "first"], "first"),
         (["--to", "5", "--face", "0"], "'0'"),
         (["--to", "5", "--device", "abacus"], "abacus"),
-        (["--to", "12.51,12.52"], "would both write"),
+        (["--to", "12.5000001,12.5000002"], "would both write"),
         (["--to", "5", "--force", "--skip-existing"], "exclude each other"),
     ],
 )

@@ -1,6 +1,5 @@
 """faceage weights."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -8,37 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from faceage import hub
 from faceage.checkpoints import read_metadata, save_weights
 from faceage.models.generator import FaceAgeModel, ModelConfig
-
-
-def test_weights_list_and_info(run, tiny_weights: Path) -> None:
-    names = [row["name"] for row in json.loads(run("weights", "list", "--json").out)]
-    assert {"compact-128", "retinaface"} <= set(names)
-    assert "retinaface  not here" in run("weights", "list").out
-    info = json.loads(run("weights", "info", tiny_weights, "--json").out)
-    assert info["sha256"] == hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
-    assert json.loads(info["config"])["size"] == 32
-    assert "licence: none: random numbers" in run("weights", "info", tiny_weights).lines
-
-
-def test_weights_fetch_and_verify(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACEAGE_CACHE", str(tmp_path / "cache"))
-    remote = tmp_path / "remote"
-    remote.write_bytes(b"x" * 2_000_000)
-    sha = hashlib.sha256(remote.read_bytes()).hexdigest()
-    entry = hub.WeightsFile("far.bin", "a test", "none", remote.as_uri(), sha)
-    monkeypatch.setitem(hub.REGISTRY, "far", entry)
-    answer = run("weights", "fetch", "far")
-    path = tmp_path / "cache" / "far.bin"
-    assert (answer.code, answer.lines) == (0, [str(path)])
-    assert answer.errors[-1] == "far: 2.0 of 2.0 MB"
-    assert run("weights", "verify", "far").out == f"{path}: OK\n"
-    path.write_bytes(b"changed")
-    answer = run("weights", "verify", "far")
-    assert (answer.code, answer.out) == (1, "")
-    assert "changed" in answer.err
 
 
 def _weights(kind: str, good: Path, model: FaceAgeModel, path: Path) -> None:
