@@ -33,6 +33,7 @@ PHOTOS = [
     "--force",
     "--include-synthetic",
     "--min-score",
+    "--quiet",
     "--recursive",
     "--skip-existing",
 ]
@@ -40,7 +41,7 @@ COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
     "predict": ["--csv", "--draw", "--json", "--jsonl", *COMMON],
-    "age": ["--crop", "--keep-private-metadata", "--out", "--sheet", "--to", *COMMON],
+    "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *COMMON],
     "align": ["--out", "--size", *PHOTOS],
     "train": [
         "--data",
@@ -120,6 +121,27 @@ def test_commands_and_options() -> None:
         for name, command in commands.items()
     }
     assert found == {name: sorted(options) for name, options in OPTIONS.items()}
+
+
+@pytest.mark.parametrize("command", [[], ["predict"], ["age"], ["align"], ["weights", "list"]])
+def test_short_options(run, command: list[str]) -> None:
+    short, long = (run(*command, option) for option in ("-h", "--help"))
+    assert short.code == 0
+    assert short.out == long.out != ""
+    names = {
+        option
+        for parameter in typer.main.get_command(app).commands["age"].params
+        for option in parameter.opts
+        if len(option) == 2
+    }
+    assert names == {"-o", "-q", "-r"}
+
+
+def test_shell_completion() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "faceage", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--install-completion" in done.stdout
 
 
 def test_version(run) -> None:

@@ -15,12 +15,13 @@ from faceage.cli.common import (
     IncludeSyntheticOption,
     MinScoreOption,
     PhotosArgument,
+    QuietOption,
     RecursiveOption,
     SkipExistingOption,
     WeightsOption,
     command,
 )
-from faceage.cli.inputs import Item, collect_items, leave_out_results
+from faceage.cli.inputs import Item, collect_items, leave_out_results, open_item
 from faceage.cli.output_formats import WRITERS, Row, prediction_row
 from faceage.cli.outputs import IfExists, Target, check_kept, pending_files, plan_targets
 from faceage.errors import ConfigError
@@ -52,6 +53,7 @@ def predict(
     device: DeviceOption = "auto",
     force: ForceOption = False,
     skip_existing: SkipExistingOption = False,
+    quiet: QuietOption = False,
 ) -> int:
     """Predict the age of every face: years, age group, probabilities."""
     formats = [n for n, on in (("json", as_json), ("jsonl", as_jsonl), ("csv", as_csv)) if on]
@@ -73,7 +75,7 @@ def predict(
         ager = load(weights, device, detector, min_score)
 
     def work(item: Item) -> list[Row]:
-        return predict_photo(ager, item.path, faces, targets.get(item.path), if_exists)
+        return predict_photo(ager, item, faces, targets.get(item.path), if_exists)
 
     writer = WRITERS[formats[0] if formats else "table"]()
     try:
@@ -85,7 +87,7 @@ def predict(
 
 
 def predict_photo(
-    ager: "FaceAger", path: Path, faces: str | int, target: Target | None, if_exists: IfExists
+    ager: "FaceAger", item: Item, faces: str | int, target: Target | None, if_exists: IfExists
 ) -> list[Row]:
     """The rows of one photo; with `target`, also writes the photo with the ages drawn on it.
 
@@ -93,9 +95,9 @@ def predict_photo(
         PhotoError, NoFaceError, OutputError: as in reading, detecting, writing.
     """
     from faceage.imaging.drawing import draw_boxes
-    from faceage.imaging.photos import open_photo, save_photo
+    from faceage.imaging.photos import save_photo
 
-    photo = open_photo(path)
+    photo = open_item(item)
     predictions = ager.predict(photo, faces)
     files = _drawn_files(target) if target else []
     pending = pending_files(files, if_exists)
@@ -106,7 +108,7 @@ def predict_photo(
         drawn = draw_boxes(photo.pixels, boxes, labels)
         make_folder(file.parent)
         save_photo(photo, drawn, file, force=if_exists is IfExists.OVERWRITE, annotated=True)
-    return [prediction_row(str(path), prediction) for prediction in predictions]
+    return [prediction_row(item.name, prediction) for prediction in predictions]
 
 
 def _drawn_files(target: Target) -> list[Path]:

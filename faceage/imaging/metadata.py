@@ -104,6 +104,14 @@ def make_exif(kept: bytes, mark: Mapping[str, str], keep_private: bool) -> Image
     return exif
 
 
+def has_several_frames(image: Image.Image) -> bool:
+    """Whether an image has several frames or pages; further views in a JPEG are none."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # damaged after the first frame
+        return False
+
+
 def jpeg_settings(image: Image.Image) -> dict[str, Any]:
     """A JPEG's `qtables` (by component: Y, Cb, Cr) and `subsampling`; {} for other formats."""
     if not isinstance(image, JpegImagePlugin.JpegImageFile):

@@ -22,6 +22,7 @@ from faceage.imaging.decoding import decode_image, to_8_bit
 from faceage.imaging.encoding import encode_picture
 from faceage.imaging.metadata import (
     annotation_mark,
+    has_several_frames,
     is_lossless,
     is_marked,
     jpeg_settings,
@@ -39,6 +40,11 @@ READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVI
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
     ".ppm", ".pgm", ".jp2", ".avif",
+})  # fmt: skip
+# Pictures that Pillow cannot read without further libraries.
+UNREADABLE = frozenset({
+    ".heic", ".heif", ".jxl", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf",
+    ".rw2",
 })  # fmt: skip
 # Formats that hold all colours and have metadata for the synthetic mark.
 _WRITABLE = {
@@ -66,6 +72,7 @@ class Photo:
         progressive: the source was a progressive JPEG.
         lossless: the source's coding was lossless (WebP has both kinds).
         compression: a TIFF's, in Pillow's names.
+        several: the file holds more frames or pages; `pixels` is the first.
     """
 
     pixels: np.ndarray
@@ -82,6 +89,7 @@ class Photo:
     progressive: bool = False
     lossless: bool = True
     compression: str = "tiff_adobe_deflate"
+    several: bool = False
 
     @property
     def full(self) -> np.ndarray:
@@ -126,8 +134,9 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
             with Image.open(path, formats=READABLE) as image:
                 return _read(image, path, is_lossless(image, path))
         except UnidentifiedImageError:
+            what = "in a format" if path.suffix.lower() in UNREADABLE else "not an image of a kind"
             raise PhotoError(
-                f"{path} is not an image of a known kind.",
+                f"{path} is {what} that cannot be read.",
                 "Use JPEG, PNG, WebP, TIFF, AVIF, BMP or GIF.",
             ) from None
         except OSError as error:
@@ -175,13 +184,18 @@ def as_photo(source: PhotoLike) -> Photo:
             raise _damaged("the photo", error) from error
 
 
+def is_writable_suffix(suffix: str) -> bool:
+    """Whether results are written in the format of a suffix, such as ".jpg"."""
+    return suffix.lower() in _WRITABLE
+
+
 def result_suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a result of this photo: the photo's own, or ".png".
 
     GIF holds too few colours; BMP and others have no metadata for the synthetic mark.
     """
     suffix = Path(path).suffix
-    return suffix if suffix.lower() in _WRITABLE else ".png"
+    return suffix if is_writable_suffix(suffix) else ".png"
 
 
 def save_photo(
@@ -265,7 +279,7 @@ def _check_size(name: str, width: int, height: int) -> None:
 def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
     _check_size(str(path) if path else "the photo", *image.size)
     source_format = "JPEG" if image.format == "MPO" else image.format or "PNG"
-    jpeg = jpeg_settings(image)
+    jpeg, several = jpeg_settings(image), has_several_frames(image)
     decoded = decode_image(image, path)
     info, exif = image.info, kept_exif(image)  # some formats give these only after loading
     return Photo(
@@ -281,6 +295,7 @@ def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
         progressive=bool(info.get("progressive")),
         lossless=lossless,
         compression=tiff_compression(info.get("compression")),
+        several=several,
         **jpeg,
     )
 

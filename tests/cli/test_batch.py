@@ -69,10 +69,10 @@ def test_a_bug_is_one_line_and_the_batch_goes_on(
 
     predict_photo = module.predict_photo
 
-    def buggy(ager, path, *rest):
-        if path == astronaut:
+    def buggy(ager, item, *rest):
+        if item.path == astronaut:
             raise ZeroDivisionError("two\nlines")
-        return predict_photo(ager, path, *rest)
+        return predict_photo(ager, item, *rest)
 
     monkeypatch.setattr(module, "predict_photo", buggy)
     answer = run("predict", astronaut, couple, "--weights", tiny_weights, "--json")
@@ -107,10 +107,10 @@ def test_an_interrupt_loses_no_result_that_is_done(
 
     predict_photo = module.predict_photo
 
-    def interrupt(ager, path, *rest):
-        if path == couple:
+    def interrupt(ager, item, *rest):
+        if item.path == couple:
             raise KeyboardInterrupt
-        return predict_photo(ager, path, *rest)
+        return predict_photo(ager, item, *rest)
 
     monkeypatch.setattr(module, "predict_photo", interrupt)
     options = ["--weights", tiny_weights] + ([style] if style != "table" else [])
@@ -129,10 +129,10 @@ def test_an_interrupted_align_has_a_csv_of_what_is_done(
 
     align_photo = module.align_photo
 
-    def interrupt(detector, path, *rest):
-        if path == couple:
+    def interrupt(detector, item, *rest):
+        if item.path == couple:
             raise KeyboardInterrupt
-        return align_photo(detector, path, *rest)
+        return align_photo(detector, item, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "align_photo", interrupt)

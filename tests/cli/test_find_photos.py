@@ -61,6 +61,18 @@ def test_recursive(folder: Path) -> None:
     assert [str(item.subfolder) for item in items] == [".", "er", "er", "."]
 
 
+def test_pictures_that_cannot_be_read_are_named(
+    folder: Path, run, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "IMG_3.dng", "IMG_4.cr2", "IMG_5.nef"):
+        Path(name).write_bytes(b"x")
+    assert len(paths(".")) == 4
+    said = "skipped IMG_1.HEIC, IMG_2.heic, IMG_3.dng and 2 more: cannot read this format"
+    assert said in capsys.readouterr().err
+    assert said in run("predict", ".", "--weights", "nonsuch").err
+    assert said not in run("predict", ".", "--weights", "nonsuch", "--quiet").err
+
+
 def test_a_list_on_stdin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("c.jpg\n\n[1] (copy).png\ndeep\n"))
     items = collect_items(["a.png", "-"])
@@ -81,7 +93,7 @@ def test_own_results_are_recognised_by_their_metadata(
     items = collect_items([str(tmp_path)])
     kept = leave_out_results(items, include_synthetic=False)
     assert [item.path.name for item in kept] == ["f.age05.jpg", "g.jpg"]
-    assert capsys.readouterr().err.startswith("5 of 7 pictures left out")
+    assert capsys.readouterr().err.startswith("note: left out 5 of 7 pictures")
     assert leave_out_results(items, include_synthetic=True) == items
     named = collect_items([str(tmp_path / "a.png")])
     assert leave_out_results(named, include_synthetic=False) == named
@@ -101,7 +113,7 @@ def test_commands_leave_out_synthetic_pictures(
     }[command]
     answer = run(command, folder, *options)
     assert answer.code == 0
-    assert "2 of 3 pictures left out" in answer.err
+    assert "left out 2 of 3 pictures" in answer.err
     if command == "predict":
         assert [row["file"] for row in json.loads(answer.out)] == [str(portrait_png)]
         rows = json.loads(run(command, folder, *options, "--include-synthetic").out)

@@ -195,7 +195,10 @@ def test_first_frame_of_many(tmp_path: Path, suffix: str) -> None:
     Image.fromarray(first).save(path, save_all=True, append_images=frames, **options)
     with Image.open(path) as image:
         assert sum(1 for _ in ImageSequence.Iterator(image)) == 2
-    assert np.array_equal(open_photo(path).pixels, first)
+    photo = open_photo(path)
+    assert np.array_equal(photo.pixels, first)
+    assert photo.several
+    assert not open_photo(saved(tmp_path, "one" + suffix, first, **options)).several
 
 
 def test_50_megapixels_open_without_a_warning(
@@ -232,6 +235,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "head.jpg").write_bytes(whole[:20])
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("not a photo")
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
     (tmp_path / "script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n")
     saved(tmp_path, "dot.png", picture(1, 1))
     saved(tmp_path, "thin.png", picture(400, 15))
@@ -243,6 +247,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         "head.jpg": "not an image",
         "empty.jpg": "0 bytes",
         "text.jpg": "not an image",
+        "phone.heic": "in a format that cannot be read",
         "script.eps": "not an image",
         "dot.png": "only 1x1 px",
         "thin.png": "only 400x15 px",
