@@ -23,6 +23,7 @@ from faceage.faces.detection import MIN_SCORE, Detector, make_detector
 from faceage.faces.paste import face_mask, paste_change
 from faceage.faces.selection import NumberedFace, choose_faces
 from faceage.imaging.conversion import to_tensor, to_uint8
+from faceage.imaging.decoding import to_8_bit
 from faceage.imaging.photos import Photo, PhotoLike, as_photo
 from faceage.models.generator import Change, Decomposed, FaceAgeModel, apply_change
 from faceage.models.tta import (
@@ -65,8 +66,9 @@ class Aged:
 
     Attributes:
         age: the target age, in years.
-        pixels: uint8 (H,W,3) RGB; outside the face masks bit-identical to the photo.
-        alpha: the photo's transparency, uint8 (H,W), or None.
+        pixels: (H,W,3) RGB, uint16 for a photo of 16 bits, else uint8; outside the face masks
+            bit-identical to the photo.
+        alpha: the photo's transparency (H,W), of the type of `pixels`, or None.
         crops: the changed faces alone, each uint8 (S,S,3) at the model's size.
         faces: their boxes, landmarks and scores, in the order of `crops`.
         numbers: their numbers in the photo, 1 for the largest face.
@@ -81,10 +83,10 @@ class Aged:
 
     @property
     def photo(self) -> Image.Image:
-        """The photo as a PIL image, RGB or RGBA."""
-        image = Image.fromarray(self.pixels)
+        """The photo as a PIL image of 8 bits, RGB or RGBA."""
+        image = Image.fromarray(to_8_bit(self.pixels))
         if self.alpha is not None:
-            image.putalpha(Image.fromarray(self.alpha))
+            image.putalpha(Image.fromarray(to_8_bit(self.alpha)))
         return image
 
     @property
@@ -137,8 +139,8 @@ def load_detector(name: str = "yunet", min_score: float = MIN_SCORE) -> Detector
 class FaceAger:
     """Predicts the age of faces in photos, and ages them. Made by `load()`.
 
-    A photo is a path, a PIL image, a uint8 array (H,W,3) RGB, or a `Photo`. `faces` chooses among
-    its faces: "all", "largest", or a number from 1 on, 1 being the largest.
+    A photo is a path, a PIL image, an array (H,W,3) RGB of 8 or 16 bits, or a `Photo`. `faces`
+    chooses among its faces: "all", "largest", or a number from 1 on, 1 being the largest.
 
     Args:
         model: on `device`, in eval mode.
@@ -211,7 +213,7 @@ class FaceAger:
             for face, change in zip(faces, changes, strict=True)
         ]
         for i, age in enumerate(targets):
-            pixels, aged_crops = photo.pixels, []
+            pixels, aged_crops = photo.full, []
             for k, face in enumerate(faces):
                 change = Change(*(part[i : i + 1] for part in changes[k]))
                 pixels = paste_change(pixels, face, native[k].levels(change))

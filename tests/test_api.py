@@ -172,6 +172,22 @@ def test_alpha_is_kept(ager: FaceAger, portrait: np.ndarray) -> None:
     np.testing.assert_array_equal(np.asarray(photo)[..., 3], alpha)
 
 
+def test_16_bits_are_kept(ager: FaceAger, portrait: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    deep = portrait.astype(np.uint16) * 257 + rng.integers(-120, 120, portrait.shape).clip(
+        -portrait.astype(int) * 257, 65535 - portrait.astype(int) * 257
+    ).astype(np.uint16)
+    aged = ager.age(deep, to=70)[0]
+    assert aged.pixels.dtype == np.uint16
+    outside = photo_mask(aged.face, deep.shape) == 0
+    np.testing.assert_array_equal(aged.pixels[outside], deep[outside])
+    change = aged.pixels.astype(int) - deep
+    assert (change % 257 != 0).any()  # finer than 8 bits
+    from_8_bits = ager.age(portrait, to=70)[0]
+    difference = np.asarray(aged.photo).astype(int) - from_8_bits.pixels
+    assert np.abs(difference).max() <= 1
+
+
 @pytest.mark.parametrize("age", [-3, 101, 500, float("nan"), float("inf")])
 def test_ages_out_of_range(ager: FaceAger, astronaut: Path, age: float) -> None:
     with pytest.raises(AgeError):

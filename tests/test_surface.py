@@ -27,12 +27,21 @@ EXPORTED = [
     "load",
 ]
 
-PHOTOS = ["--detector", "--face", "--force", "--min-score", "--recursive", "--skip-existing"]
+PHOTOS = [
+    "--detector",
+    "--face",
+    "--force",
+    "--include-synthetic",
+    "--min-score",
+    "--quiet",
+    "--recursive",
+    "--skip-existing",
+]
 COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
-    "predict": ["--csv", "--draw", "--json", *COMMON],
-    "age": ["--crop", "--out", "--sheet", "--to", *COMMON],
+    "predict": ["--csv", "--draw", "--json", "--jsonl", *COMMON],
+    "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *COMMON],
     "align": ["--out", "--size", *PHOTOS],
     "train": [
         "--data",
@@ -113,6 +122,27 @@ def test_commands_and_options() -> None:
         for name, command in commands.items()
     }
     assert found == {name: sorted(options) for name, options in OPTIONS.items()}
+
+
+@pytest.mark.parametrize("command", [[], ["predict"], ["age"], ["align"], ["weights", "list"]])
+def test_short_options(run, command: list[str]) -> None:
+    short, long = (run(*command, option) for option in ("-h", "--help"))
+    assert short.code == 0
+    assert short.out == long.out != ""
+    names = {
+        option
+        for parameter in typer.main.get_command(app).commands["age"].params
+        for option in parameter.opts
+        if len(option) == 2
+    }
+    assert names == {"-o", "-q", "-r"}
+
+
+def test_shell_completion() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "faceage", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--install-completion" in done.stdout
 
 
 def test_version(run) -> None:

@@ -20,7 +20,7 @@ app = typer.Typer(
     name="faceage",
     help="Predict the age of faces in photos, and show the same faces at other ages.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 for function in (

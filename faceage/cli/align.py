@@ -13,13 +13,15 @@ from faceage.cli.common import (
     DetectorOption,
     FaceOption,
     ForceOption,
+    IncludeSyntheticOption,
     MinScoreOption,
     PhotosArgument,
+    QuietOption,
     RecursiveOption,
     SkipExistingOption,
     command,
 )
-from faceage.cli.inputs import Item, collect_items
+from faceage.cli.inputs import Item, collect_items, leave_out_results, open_item
 from faceage.cli.outputs import (
     IfExists,
     Target,
@@ -62,19 +64,25 @@ class AlignOptions:
 @command
 def align(
     photos: PhotosArgument,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the crops and faces.csv.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for the crops and faces.csv."),
+    ],
     size: Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops, px.")] = 256,
     recursive: RecursiveOption = False,
+    include_synthetic: IncludeSyntheticOption = False,
     face: FaceOption = "all",
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,
     force: ForceOption = False,
     skip_existing: SkipExistingOption = False,
+    quiet: QuietOption = False,
 ) -> int:
     """Cut the faces out of photos as FFHQ does, for training, with a csv that lists them."""
     if_exists = IfExists.from_options(force, skip_existing)
     options = AlignOptions(out, size, parse_faces(face), if_exists)
     items = collect_items(photos, recursive=recursive, exclude=out)
+    items = leave_out_results(items, include_synthetic)
     targets = plan_targets(items, out, options.known_files)
     make_folder(out)
     table = out / "faces.csv"
@@ -89,7 +97,7 @@ def align(
         known = {out / row["file"]: row for row in existing.get(item.name, ())}
         if known and not options.pending_files(list(known)):
             return list(known.values())
-        rows = align_photo(face_detector, item.path, targets[item.path], options)
+        rows = align_photo(face_detector, item, targets[item.path], options)
         return [known.get(out / row["file"], row) for row in rows]
 
     names = {item.name for item in items}
@@ -105,7 +113,7 @@ def align(
 
 
 def align_photo(
-    detector: "Detector", path: Path, target: Target, options: AlignOptions
+    detector: "Detector", item: Item, target: Target, options: AlignOptions
 ) -> list[Row]:
     """Write the crops of one photo; returns their rows, with the columns `COLUMNS`.
 
@@ -114,9 +122,9 @@ def align_photo(
     """
     from faceage.faces.alignment import apply, crop_face, to_crop, valid_box
     from faceage.faces.selection import choose_faces
-    from faceage.imaging.photos import open_photo, save_photo
+    from faceage.imaging.photos import save_photo
 
-    photo = open_photo(path)
+    photo = open_item(item)
     found = choose_faces(photo, detector, options.faces)
     files = [target.crop(number) for number, _ in found]
     pending = options.pending_files(files)
@@ -133,7 +141,7 @@ def align_photo(
         rows.append(
             {
                 "file": file.relative_to(options.out).as_posix(),
-                "photo": str(path),
+                "photo": item.name,
                 "face": number,
                 "score": f"{face.score:.3f}",
                 "valid": " ".join(map(str, valid)),

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from faceage.cli.common import describe_bug, say
+from faceage.cli.common import describe_bug, is_quiet, say
 from faceage.cli.inputs import Item
 from faceage.errors import FaceAgeError
 
@@ -21,7 +21,7 @@ def run_batch(
     from faceage.progress import progress_bar
 
     items = list(items)
-    bar = progress_bar(shown=len(items) > 1)
+    bar = progress_bar(shown=len(items) > 1 and not is_quiet())
     with bar:
         for item in bar.track(items, description=label):
             result = None

@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -21,6 +21,10 @@ PhotosArgument = Annotated[
 RecursiveOption = Annotated[
     bool, typer.Option("--recursive", "-r", help="Also take the photos in sub-folders.")
 ]
+IncludeSyntheticOption = Annotated[
+    bool,
+    typer.Option("--include-synthetic", help="Also take pictures that faceage made."),
+]
 FaceOption = Annotated[
     str, typer.Option("--face", help="largest, all, or a number (1 is the largest).")
 ]
@@ -33,6 +37,19 @@ MinScoreOption = Annotated[
 WeightsOption = Annotated[
     str, typer.Option("--weights", metavar="NAME|FILE", help="The model: a name or a file.")
 ]
+_quiet = False
+
+
+def _set_quiet(value: bool) -> bool:
+    global _quiet
+    _quiet = value
+    return value
+
+
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_set_quiet, help="Print errors only, no notes."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing results.")]
 SkipExistingOption = Annotated[
@@ -44,6 +61,23 @@ SkipExistingOption = Annotated[
 def say(message: str) -> None:
     """Print a message as one line on stderr."""
     print(" ".join(message.splitlines()), file=sys.stderr)
+
+
+def note(message: str) -> None:
+    """Print a message that is no error, unless `--quiet` is given."""
+    if not is_quiet():
+        say(f"note: {message}")
+
+
+def is_quiet() -> bool:
+    """Whether `--quiet` is given: errors only, no notes and no progress bar."""
+    return _quiet
+
+
+def list_some(names: Sequence[object], limit: int = 3) -> str:
+    """The first names, and how many more there are: "a, b, c and 2 more"."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + more
 
 
 def describe_bug(error: Exception) -> str:
@@ -72,6 +106,8 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
                 raise
             say(f"error: {describe_bug(error)}")
             code = 1
+        finally:
+            _set_quiet(False)
         raise typer.Exit(code or 0)
 
     return run

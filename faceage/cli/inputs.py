@@ -2,13 +2,17 @@
 
 import glob
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from faceage.cli.common import list_some, note
 from faceage.errors import PhotoError
+
+if TYPE_CHECKING:
+    from faceage.imaging.photos import Photo
 
 STDIN = "-"
 
@@ -59,23 +63,19 @@ def collect_items(
     return list(items.values())
 
 
-def leave_out_results(items: Iterable[Item]) -> list[Item]:
-    """Photos without this program's own results, so that a folder can be aged twice.
+def leave_out_results(items: list[Item], include_synthetic: bool) -> list[Item]:
+    """The items without this program's own results, by their metadata.
 
-    A result is `x.age05.jpg` or `x.sheet.jpg` if `x.jpg` (any suffix) is there, too. Files that
-    were given by themselves are kept.
+    Files given by themselves are kept, and all with `include_synthetic`.
     """
-    items = list(items)
-    stems = {(item.path.parent, item.path.stem) for item in items}
-    pattern = re.compile(r"(.+?)(?:\.face\d+)?\.(?:age[\d.]+|sheet|faces)")
-    return [
-        item
-        for item in items
-        if item.named
-        or not (
-            (match := pattern.fullmatch(item.path.stem)) and (item.path.parent, match[1]) in stems
-        )
-    ]
+    from faceage.imaging.photos import is_own_result
+
+    if include_synthetic:
+        return items
+    kept = [item for item in items if item.named or item.error or not is_own_result(item.path)]
+    if count := len(items) - len(kept):
+        note(f"left out {count} of {len(items)} pictures, made by faceage (--include-synthetic).")
+    return kept
 
 
 def _read_lists(arguments: Iterable[str]) -> Iterator[tuple[str, bool]]:
@@ -96,7 +96,7 @@ def _expand(argument: str, recursive: bool, exclude: Path | None) -> list[Item]:
     path = Path(argument)
     try:
         if path.is_dir():
-            found = _photos_below(path, recursive, exclude)
+            found = _only_photos(_files_below(path, recursive, exclude))
             items = [Item(photo, photo.relative_to(path).parent) for photo in found]
             if not items and not recursive and any(p.is_dir() for p in path.iterdir()):
                 raise PhotoError(
@@ -104,7 +104,7 @@ def _expand(argument: str, recursive: bool, exclude: Path | None) -> list[Item]:
                 )
         elif glob.has_magic(argument) and not path.exists():
             matches = sorted(Path(m) for m in glob.glob(argument, recursive=True))  # noqa: PTH207
-            items = [Item(photo) for photo in filter(_looks_like_photo, matches)]
+            items = [Item(photo) for photo in _only_photos(matches)]
         else:
             return [Item(path, named=True)]
     except (OSError, ValueError) as error:
@@ -116,9 +116,9 @@ def _expand(argument: str, recursive: bool, exclude: Path | None) -> list[Item]:
     return items
 
 
-def _photos_below(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]:
+def _files_below(folder: Path, recursive: bool, exclude: Path | None) -> list[Path]:
     if not recursive:
-        return sorted(filter(_looks_like_photo, folder.iterdir()))
+        return sorted(folder.iterdir())
     found: list[Path] = []
     excluded = exclude.absolute() if exclude else None
     for name, folders, files in os.walk(folder):
@@ -126,11 +126,29 @@ def _photos_below(folder: Path, recursive: bool, exclude: Path | None) -> list[P
         folders[:] = [
             f for f in folders if not f.startswith(".") and (here / f).absolute() != excluded
         ]
-        found += filter(_looks_like_photo, (here / file for file in files))
+        found += (here / file for file in files)
     return sorted(found)
 
 
-def _looks_like_photo(path: Path) -> bool:
-    from faceage.imaging.photos import SUFFIXES
+def _only_photos(paths: list[Path]) -> list[Path]:
+    """Those that look like photos, with a note about pictures that cannot be read."""
+    from faceage.imaging.photos import SUFFIXES, UNREADABLE
 
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    visible = [path for path in paths if not path.name.startswith(".")]
+    if skipped := [path for path in visible if path.suffix.lower() in UNREADABLE]:
+        note(f"skipped {list_some(skipped)}: cannot read this format. Convert to JPEG first.")
+    return [path for path in visible if path.suffix.lower() in SUFFIXES and path.is_file()]
+
+
+def open_item(item: Item) -> "Photo":
+    """The photo of an item, with a note if the file holds more than one picture.
+
+    Raises:
+        PhotoError: it cannot be opened.
+    """
+    from faceage.imaging.photos import open_photo
+
+    photo = open_photo(item.path)
+    if photo.several:
+        note(f"{item.path} has several frames or pages; only the first is used.")
+    return photo

@@ -1,4 +1,4 @@
-"""Predictions as a table, JSON or CSV.
+"""Predictions as a table, JSON, JSON lines or CSV.
 
 A row is a dictionary: the object that `--json` prints for a face, or `file` and `error`.
 """
@@ -8,6 +8,8 @@ import io
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from faceage.ages import GROUP_NAMES
 
@@ -50,20 +52,66 @@ def prediction_row(file: str, prediction: "Prediction") -> Row:
     }
 
 
-def to_json(rows: Sequence[Row]) -> str:
-    """The rows as one JSON list, one object per line, in ASCII."""
-    lines = ",\n".join("  " + json.dumps(row) for row in rows)
-    return f"[\n{lines}\n]" if rows else "[]"
+class RowWriter:
+    """Prints rows on stdout; this one as JSON lines, each as soon as it is known."""
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Print the rows of one photo, or keep them for `close`."""
+        for row in rows:
+            typer.echo(json.dumps(row))  # in ASCII
+
+    def close(self) -> None:
+        """Print what is left; called also when the command is interrupted."""
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """The rows as CSV with the header `CSV_COLUMNS`; a photo without a face has only `error`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(row if "error" in row else _flatten(row))
-    return text.getvalue().rstrip("\n")
+class CsvWriter(RowWriter):
+    """CSV with the header `CSV_COLUMNS`; a photo without a face has only `file` and `error`."""
+
+    def __init__(self) -> None:
+        self._header_printed = False
+
+    def write(self, rows: Sequence[Row]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
+        if not self._header_printed:
+            writer.writeheader()
+            self._header_printed = True
+        writer.writerows(row if "error" in row else _flatten(row) for row in rows)
+        typer.echo(text.getvalue(), nl=False)
+
+    def close(self) -> None:
+        if not self._header_printed:
+            self.write([])
+
+
+class JsonWriter(RowWriter):
+    """One JSON list, a line a row."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self._rows += rows
+
+    def close(self) -> None:
+        lines = ",\n".join("  " + json.dumps(row) for row in self._rows)
+        typer.echo(f"[\n{lines}\n]" if lines else "[]")
+
+
+class TableWriter(JsonWriter):
+    """A table for people."""
+
+    def close(self) -> None:
+        if any("error" not in row for row in self._rows):
+            print_table(predictions_table(self._rows))
+
+
+WRITERS: dict[str, type[RowWriter]] = {
+    "table": TableWriter,
+    "json": JsonWriter,
+    "jsonl": RowWriter,
+    "csv": CsvWriter,
+}
 
 
 def predictions_table(rows: Sequence[Row]) -> "Table":

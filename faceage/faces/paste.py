@@ -50,11 +50,11 @@ def paste_change(pixels: np.ndarray, face: Face, change: np.ndarray) -> np.ndarr
     """The photo with the face's change added, weighted by the mask.
 
     Args:
-        pixels: the photo, uint8 (H,W,3).
+        pixels: the photo, uint8 or uint16 (H,W,3).
         change: what to add to the crop, float32 (S,S,3) of any S, in levels of 0-255.
 
     Returns:
-        A new array, uint8 (H,W,3); outside the mask bit-identical to `pixels`.
+        A new array like `pixels`; outside the mask bit-identical to it.
     """
     result = pixels.copy()
     x0, y0, x1, y1 = crop_bounds(face, within=pixels.shape)
@@ -68,13 +68,16 @@ def paste_change(pixels: np.ndarray, face: Face, change: np.ndarray) -> np.ndarr
         interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
         change = cv2.resize(change, (side, side), interpolation=interpolation)
     mask = face_mask(face.landmarks, _MASK_SIDE)
+    depth = cv2.CV_8U
+    if pixels.dtype == np.uint16:
+        change, depth = change * 257, cv2.CV_16U
     for top in range(y0, y1, _STRIP):  # a face may fill 50 megapixels: strips need less memory
         part = (x0, top, x1, min(top + _STRIP, y1))
         weight = _warp_to_photo(mask, face, part)
         delta = _warp_to_photo(change, face, part)
         delta *= weight[..., None]
         strip = result[part[1] : part[3], x0:x1]
-        cv2.add(strip, delta, dst=strip, dtype=cv2.CV_8U)  # rounds and clips
+        cv2.add(strip, delta, dst=strip, dtype=depth)  # rounds and clips
     return result
 
 

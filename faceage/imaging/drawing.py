@@ -13,6 +13,17 @@ _EMPTY = (238, 238, 238)
 _BOX = (255, 205, 0)  # with a dark outline: visible on light and dark skin
 
 
+def fit(picture: ImageLike, side: int) -> Image.Image:
+    """The picture in RGB, its longer side resized to `side` px."""
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    image = image.convert("RGB")
+    scale = side / max(image.size)
+    if scale == 1:
+        return image
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
 def contact_sheet(
     rows: Sequence[Sequence[ImageLike | None]],
     columns: Sequence[str] = (),
@@ -60,7 +71,7 @@ def contact_sheet(
             if picture is None:
                 draw.rectangle((x, y, x + tile - 1, y + tile - 1), _EMPTY)
             else:
-                fitted = _fit(picture, tile)
+                fitted = fit(picture, tile)
                 sheet.paste(
                     fitted, (x + (tile - fitted.width) // 2, y + (tile - fitted.height) // 2)
                 )
@@ -106,13 +117,3 @@ def draw_boxes(
         draw.rectangle((x, y, x + w, y + h), _BOX)
         draw.text((x + 2 * width, y + h / 2), label, _INK, font, "lm")
     return np.asarray(image)
-
-
-def _fit(picture: ImageLike, side: int) -> Image.Image:
-    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    image = image.convert("RGB")
-    scale = side / max(image.size)
-    if scale == 1:
-        return image
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)

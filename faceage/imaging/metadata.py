@@ -22,7 +22,12 @@ _KEPT_TAGS = (
 _DROPPED_SUBTAGS = (
     _TAG.MakerNote, _TAG.ExifInteroperabilityOffset, _TAG.ExifImageWidth, _TAG.ExifImageHeight,
 )  # fmt: skip
-_MARK = "Synthetic image"
+# What tells where the photo was taken and who owns the camera.
+_PRIVATE_TAGS = (_TAG.HostComputer, ExifTags.IFD.GPSInfo)
+_PRIVATE_SUBTAGS = (
+    _TAG.BodySerialNumber, _TAG.LensSerialNumber, _TAG.CameraOwnerName, _TAG.ImageUniqueID,
+)  # fmt: skip
+_SYNTHETIC, _ANNOTATED = "Synthetic image made by faceage", "Ages drawn by faceage"
 
 
 def kept_exif(image: Image.Image) -> bytes:
@@ -54,31 +59,57 @@ def synthetic_mark(details: Mapping[str, object]) -> dict[str, str]:
         details: such as {"age": 70, "weights": sha256}.
     """
     text = ", ".join(f"{key}={value}" for key, value in details.items())
-    description = f"{_MARK} made by faceage {__version__}" + (f": {text}" if text else "")
-    return {
-        "Software": f"faceage {__version__}",
-        "Description": description.encode("ascii", "replace").decode(),
-    }
+    return _make_mark(_SYNTHETIC, f": {text}" if text else "")
 
 
-def make_exif(kept: bytes, mark: Mapping[str, str]) -> Image.Exif:
+def annotation_mark() -> dict[str, str]:
+    """The same of a photo with ages drawn on it."""
+    return _make_mark(_ANNOTATED)
+
+
+def is_marked(image: Image.Image) -> bool:
+    """Whether an image, not loaded yet, says that it is a result of this program."""
+    if image.format == "PNG":  # whose EXIF stands behind the pixels
+        description = image.info.get("Description")
+    else:
+        description = image.getexif().get(_TAG.ImageDescription)
+    return str(description).startswith((_SYNTHETIC, _ANNOTATED))
+
+
+def make_exif(kept: bytes, mark: Mapping[str, str], keep_private: bool) -> Image.Exif:
     """The EXIF of a result.
 
     Args:
         kept: of the source, from `kept_exif`.
-        mark: from `synthetic_mark`; empty for a picture that is not synthetic.
+        mark: from `synthetic_mark` or `annotation_mark`, or empty.
+        keep_private: with the GPS position, serial numbers and the owner's name of the source.
     """
     exif = Image.Exif()
     if kept:
         exif.load(kept)
+    if not keep_private:
+        for tag in _PRIVATE_TAGS:
+            if tag in exif:
+                del exif[tag]
+        camera = exif.get_ifd(ExifTags.IFD.Exif)
+        for tag in _PRIVATE_SUBTAGS:
+            camera.pop(tag, None)
     exif[_TAG.Orientation] = 1
     if mark:
         before = str(exif.get(_TAG.ImageDescription, "")).strip()
         # The source's own description stays, unless it is an earlier mark.
-        after = "" if not before or before.startswith(_MARK) else f" | {before}"
+        after = "" if not before or before.startswith((_SYNTHETIC, _ANNOTATED)) else f" | {before}"
         exif[_TAG.Software] = mark["Software"]
         exif[_TAG.ImageDescription] = mark["Description"] + after
     return exif
+
+
+def has_several_frames(image: Image.Image) -> bool:
+    """Whether an image has several frames or pages; further views in a JPEG are none."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # damaged after the first frame
+        return False
 
 
 def jpeg_settings(image: Image.Image) -> dict[str, Any]:
@@ -119,6 +150,14 @@ def tiff_compression(value: Any) -> str:
     """A TIFF's compression if it is lossless and allows RGB, else deflate."""
     known = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate")
     return value if value in known else "tiff_adobe_deflate"
+
+
+def _make_mark(text: str, details: str = "") -> dict[str, str]:
+    description = f"{text} {__version__}{details}"
+    return {
+        "Software": f"faceage {__version__}",
+        "Description": description.encode("ascii", "replace").decode(),
+    }
 
 
 def _is_writable(entries: dict[int, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Reading and writing photos: any usual format is read as upright 8-bit RGB, and written back.
+"""Reading and writing photos: any usual format is read as upright RGB, and written back.
 
 A `Photo` keeps what its file holds beside the pixels (alpha, colour profile, EXIF, JPEG tables,
 resolution), so that a result is written with the properties of its source.
@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from faceage.errors import OutputError, PhotoError
 from faceage.files import check_free, write_file
-from faceage.imaging.decoding import decode_image
+from faceage.imaging.decoding import decode_image, to_8_bit
 from faceage.imaging.encoding import encode_picture
 from faceage.imaging.metadata import (
+    annotation_mark,
+    has_several_frames,
     is_lossless,
+    is_marked,
     jpeg_settings,
     kept_exif,
     read_dpi,
@@ -38,6 +41,11 @@ SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
     ".ppm", ".pgm", ".jp2", ".avif",
 })  # fmt: skip
+# Pictures that Pillow cannot read without further libraries.
+UNREADABLE = frozenset({
+    ".heic", ".heif", ".jxl", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf",
+    ".rw2",
+})  # fmt: skip
 # Formats that hold all colours and have metadata for the synthetic mark.
 _WRITABLE = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG",
@@ -51,7 +59,8 @@ class Photo:
 
     Attributes:
         pixels: uint8 (H,W,3) RGB.
-        alpha: uint8 (H,W), or None.
+        alpha: (H,W), uint16 if `deep` is given, else uint8; or None.
+        deep: uint16 (H,W,3) RGB of a 16-bit source, whose 8-bit version `pixels` is; or None.
         icc: the colour profile of `pixels`, or None.
         path: the file it was read from, or None.
         format: Pillow's name of the source's format: "JPEG", "PNG", ...
@@ -63,10 +72,12 @@ class Photo:
         progressive: the source was a progressive JPEG.
         lossless: the source's coding was lossless (WebP has both kinds).
         compression: a TIFF's, in Pillow's names.
+        several: the file holds more frames or pages; `pixels` is the first.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
+    deep: np.ndarray | None = None
     icc: bytes | None = None
     path: Path | None = None
     format: str = "PNG"
@@ -78,6 +89,12 @@ class Photo:
     progressive: bool = False
     lossless: bool = True
     compression: str = "tiff_adobe_deflate"
+    several: bool = False
+
+    @property
+    def full(self) -> np.ndarray:
+        """The pixels at the source's own depth: `deep`, or else `pixels`."""
+        return self.pixels if self.deep is None else self.deep
 
     @property
     def name(self) -> str:
@@ -93,7 +110,7 @@ PhotoLike = str | os.PathLike[str] | Image.Image | np.ndarray | Photo
 
 
 def open_photo(path: str | os.PathLike[str]) -> Photo:
-    """Read a photo: the first frame, turned upright by its EXIF orientation, as 8-bit RGB.
+    """Read a photo: the first frame, turned upright by its EXIF orientation.
 
     Raises:
         PhotoError: missing, a folder, empty, not an image, damaged, smaller than 16 px, or larger
@@ -117,8 +134,9 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
             with Image.open(path, formats=READABLE) as image:
                 return _read(image, path, is_lossless(image, path))
         except UnidentifiedImageError:
+            what = "in a format" if path.suffix.lower() in UNREADABLE else "not an image of a kind"
             raise PhotoError(
-                f"{path} is not an image of a known kind.",
+                f"{path} is {what} that cannot be read.",
                 "Use JPEG, PNG, WebP, TIFF, AVIF, BMP or GIF.",
             ) from None
         except OSError as error:
@@ -133,8 +151,20 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
             raise _damaged(path, error) from error
 
 
+def is_own_result(path: Path) -> bool:
+    """Whether a file says in its metadata that it was made by this program."""
+    with _pillow():
+        try:
+            with Image.open(path, formats=READABLE) as image:
+                return is_marked(image)
+        except Exception:  # whatever is wrong with it, `open_photo` says so
+            return False
+
+
 def as_photo(source: PhotoLike) -> Photo:
-    """A `Photo` of a path, a PIL image, or a uint8 array (H,W), (H,W,3) RGB or (H,W,4) RGBA.
+    """A `Photo` of a path, a PIL image, or an array (H,W), (H,W,3) RGB or (H,W,4) RGBA.
+
+    Arrays are uint8 or uint16.
 
     Raises:
         PhotoError: it cannot be opened, is too small or too large, or is an array of another kind.
@@ -142,12 +172,7 @@ def as_photo(source: PhotoLike) -> Photo:
     if isinstance(source, Photo):
         return source
     if isinstance(source, np.ndarray):
-        fits = source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))
-        if source.dtype != np.uint8 or not fits or 0 in source.shape:
-            raise PhotoError(
-                f"An array of {source.dtype} {source.shape} is no photo.", "Give uint8 (H,W,3) RGB."
-            )
-        source = Image.fromarray(np.ascontiguousarray(source))
+        return _from_array(source)
     if not isinstance(source, Image.Image):
         return open_photo(source)
     with _pillow():
@@ -159,13 +184,18 @@ def as_photo(source: PhotoLike) -> Photo:
             raise _damaged("the photo", error) from error
 
 
+def is_writable_suffix(suffix: str) -> bool:
+    """Whether results are written in the format of a suffix, such as ".jpg"."""
+    return suffix.lower() in _WRITABLE
+
+
 def result_suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a result of this photo: the photo's own, or ".png".
 
     GIF holds too few colours; BMP and others have no metadata for the synthetic mark.
     """
     suffix = Path(path).suffix
-    return suffix if suffix.lower() in _WRITABLE else ".png"
+    return suffix if is_writable_suffix(suffix) else ".png"
 
 
 def save_photo(
@@ -175,6 +205,8 @@ def save_photo(
     *,
     force: bool = False,
     synthetic: Mapping[str, object] | None = None,
+    annotated: bool = False,
+    keep_private: bool = False,
 ) -> Path:
     """Write a result like its source, atomically.
 
@@ -183,11 +215,14 @@ def save_photo(
 
     Args:
         photo: the source.
-        pixels: uint8 (H,W,3) RGB, upright.
+        pixels: uint8 or uint16 (H,W,3) RGB, upright; 16 bits are written to PNG and TIFF.
         path: where to; see `result_suffix` for the suffixes that become ".png".
         force: overwrite an existing file.
         synthetic: how a synthetic picture was made, such as {"age": 70, "weights": sha256}, for
             its mark; None for a picture that is not synthetic.
+        annotated: mark the picture as one with ages drawn on it.
+        keep_private: let the GPS position, serial numbers and the owner's name pass from the
+            source into a synthetic picture; others always get them.
 
     Returns:
         The path written.
@@ -198,9 +233,12 @@ def save_photo(
     path = Path(path)
     path = path.with_suffix(result_suffix(path))
     check_free([path], force)
-    mark = {} if synthetic is None else synthetic_mark(synthetic)
+    mark = annotation_mark() if annotated else {}
+    if synthetic is not None:
+        mark = synthetic_mark(synthetic)
+    keep_private = keep_private or synthetic is None
     try:
-        data = encode_picture(photo, pixels, _WRITABLE[path.suffix.lower()], mark)
+        data = encode_picture(photo, pixels, _WRITABLE[path.suffix.lower()], mark, keep_private)
     except (OSError, ValueError, struct.error) as error:
         raise OutputError(
             f"Cannot write {path}: {_reason(error)}.", "Try another format, such as .png."
@@ -208,9 +246,24 @@ def save_photo(
     return write_file(path, data, force=force)
 
 
-def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
-    name = str(path) if path else "the photo"
-    width, height = image.size
+def _from_array(array: np.ndarray) -> Photo:
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype not in (np.uint8, np.uint16) or not fits or 0 in array.shape:
+        raise PhotoError(
+            f"An array of {array.dtype} {array.shape} is no photo.", "Give uint8 (H,W,3) RGB."
+        )
+    _check_size("the photo", array.shape[1], array.shape[0])
+    grey = array.ndim == 2
+    colours = np.repeat(array[..., None], 3, axis=2) if grey else array[..., :3].copy()
+    return Photo(
+        pixels=to_8_bit(colours),
+        deep=colours if array.dtype == np.uint16 else None,
+        alpha=None if grey or array.shape[2] == 3 else array[..., 3].copy(),
+        grey=grey,
+    )
+
+
+def _check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise PhotoError(
             f"{name} has {width * height / 1e6:.0f} megapixels; the limit is "
@@ -221,14 +274,18 @@ def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
         raise PhotoError(
             f"{name} has only {width}x{height} px.", f"Use a photo of {MIN_SIDE} px at least."
         )
+
+
+def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
+    _check_size(str(path) if path else "the photo", *image.size)
     source_format = "JPEG" if image.format == "MPO" else image.format or "PNG"
-    jpeg = jpeg_settings(image)
-    upright = ImageOps.exif_transpose(image)  # loads all pixels
+    jpeg, several = jpeg_settings(image), has_several_frames(image)
+    decoded = decode_image(image, path)
     info, exif = image.info, kept_exif(image)  # some formats give these only after loading
-    decoded = decode_image(upright)
     return Photo(
         pixels=decoded.pixels,
         alpha=decoded.alpha,
+        deep=decoded.deep,
         icc=decoded.icc,
         path=path,
         format=source_format,
@@ -238,6 +295,7 @@ def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
         progressive=bool(info.get("progressive")),
         lossless=lossless,
         compression=tiff_compression(info.get("compression")),
+        several=several,
         **jpeg,
     )
 

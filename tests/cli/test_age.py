@@ -4,7 +4,9 @@ import hashlib
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from faceage.faces.detection import make_detector
@@ -37,6 +39,23 @@ def test_age_changes_nothing_outside_the_mask(
         result = np.asarray(Image.open(portrait_png.with_name(f"me.age{age}.png")))
         np.testing.assert_array_equal(result[outside], portrait[outside])
         assert (result[~outside] != portrait[~outside]).any()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_photos_stay_16_bit(
+    run, tiny_weights: Path, tmp_path: Path, portrait: np.ndarray, suffix: str
+) -> None:
+    path = tmp_path / f"me{suffix}"
+    deep = portrait.astype(np.uint16) * 257
+    deep[400:] ^= 37  # levels that 8 bits cannot hold
+    cv2.imwrite(str(path), deep[..., ::-1])
+    assert run("age", path, "--weights", tiny_weights, "--to", 70).code == 0
+    result = cv2.imread(str(tmp_path / f"me.age70{suffix}"), cv2.IMREAD_UNCHANGED)[..., ::-1]
+    assert result.dtype == np.uint16
+    face = make_detector().detect(portrait)[0]
+    outside = photo_mask(face, portrait.shape) == 0
+    np.testing.assert_array_equal(result[outside], deep[outside])
+    assert (result != deep).any()
 
 
 def test_age_says_that_it_is_synthetic(run, tiny_weights: Path, portrait_png: Path) -> None:
@@ -98,6 +117,20 @@ def test_age_sheet(run, tiny_weights: Path, couple: Path, portrait_png: Path, tm
     assert width > 3 * 256
     assert 256 < height < 2 * 256
     assert size_of(out / "couple.sheet.jpg")[1] > 2 * 256  # a row for each face
+
+
+def test_a_sheet_shows_nothing_beyond_the_photo(
+    run, tiny_weights: Path, portrait: np.ndarray, tmp_path: Path
+) -> None:
+    close = portrait[60:190, 150:290].copy()  # the face's crop reaches beyond every border
+    close[[0, -1]] = close[:, [0, -1]] = (255, 0, 0)
+    Image.fromarray(close).save(tmp_path / "close.png")
+    run("age", tmp_path / "close.png", "--weights", tiny_weights, "--to", 5, "--sheet")
+    sheet = np.asarray(Image.open(tmp_path / "close.sheet.jpg")).astype(int)
+    tile = sheet[8 : 8 + 256, 8 : 8 + 256]
+    red = (tile[..., 0] > 150) & (tile[..., 1:].max(-1) < 100)
+    assert red[0].mean() > 0.7  # the photo's own edge is at the edge of the tile
+    assert red[5:-5, 5:-5].mean() < 0.001  # and it is not mirrored
 
 
 def test_age_of_one_face_leaves_the_other(run, tiny_weights, couple: Path, tmp_path) -> None:
@@ -208,3 +241,83 @@ def test_age_of_a_tree_keeps_its_folders(
     results = [out / "a" / "me.age05.jpg", out / "b" / "c" / "me.age05.jpg"]
     assert run(*command, "--to", 5).lines == [str(path) for path in results]
     assert len(run(*command, "--to", 70).lines) == 2
+
+
+def test_the_position_is_kept_on_demand_only(run, tiny_weights: Path, portrait, tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x8825] = {1: "N", 2: (48.0, 8.0, 0.0)}
+    Image.fromarray(portrait).save(tmp_path / "me.jpg", exif=exif)
+    command = ("age", tmp_path / "me.jpg", "--weights", tiny_weights, "--to")
+    assert run(*command, 5).code == 0
+    assert run(*command, 70, "--keep-private").code == 0
+    positions = [
+        dict(Image.open(tmp_path / f"me.age{age}.jpg").getexif().get_ifd(0x8825))
+        for age in ("05", "70")
+    ]
+    assert positions == [{}, {1: "N", 2: (48.0, 8.0, 0.0)}]
+
+
+def test_out_may_name_the_file(run, tiny_weights: Path, portrait_png: Path, couple: Path) -> None:
+    folder = portrait_png.parent
+    command = ("age", portrait_png, "--weights", tiny_weights)
+    result = folder / "old" / "me.jpg"
+    assert run(*command, "--to", 70, "-o", result).lines == [str(result)]
+    with Image.open(result) as image:
+        assert (image.format, image.size) == ("JPEG", size_of(portrait_png))
+    before = result.read_bytes()
+    for arguments, code, says in (
+        ((*command, "--to", 70), 1, "exists already"),
+        ((*command, "--to", "5,70"), 2, "is one file"),
+        ((*command, "--to", 70, "--sheet"), 2, "is one file"),
+        ((*command, couple, "--to", 70), 2, "is one file"),
+    ):
+        answer = run(*arguments, "--out", result)
+        assert (answer.code, len(answer.errors)) == (code, 1)
+        assert says in answer.err
+    assert result.read_bytes() == before
+    for name, says in (("x.gif", "not written as .gif"), ("x.heic", "not written as .heic")):
+        answer = run(*command, "--to", 70, "--out", folder / name)
+        assert (answer.code, len(answer.errors)) == (2, 1)
+        assert says in answer.err
+    answer = run(*command, "--to", 70, "--out", portrait_png, "--force")
+    assert "is itself one of the photos" in answer.err
+    crop = ("age", couple, "--weights", tiny_weights, "--to", 70, "--crop", "--out")
+    assert "has 2 faces" in run(*crop, folder / "crop.png").err
+    assert run(*crop, folder / "crop.png", "--face", 2).code == 0
+    assert size_of(folder / "crop.png") == (32, 32)
+
+
+def test_a_folder_may_have_a_dot_in_its_name(run, tiny_weights, portrait_png: Path) -> None:
+    out = portrait_png.parent / "v1.2"
+    assert run("age", portrait_png, "--weights", tiny_weights, "--to", 5, "--out", out).code == 0
+    assert [path.name for path in out.iterdir()] == ["me.age05.png"]
+    (out / "x.png").mkdir()
+    options = ("--weights", tiny_weights, "--to", 5, "--out", out / "x.png")
+    assert run("age", portrait_png, *options).code == 0
+
+
+def test_file_names_of_fractional_ages(run, tiny_weights: Path, portrait_png: Path) -> None:
+    answer = run("age", portrait_png, "--weights", tiny_weights, "--to", "5.01,0.5,12.25")
+    names = ["me.age05.01.png", "me.age00.5.png", "me.age12.25.png"]
+    assert [Path(line).name for line in answer.lines] == names
+
+
+def test_an_age_in_the_place_of_a_photo_is_explained(run, snapshot, astronaut, tmp_path) -> None:
+    answer = run("age", astronaut, "--to", 5, 70, "--out", tmp_path)
+    assert answer.code == 2
+    assert answer.errors == [
+        "error: There is no photo 70. Several ages are written --to 5,70 or --to 5 --to 70."
+    ]
+    assert snapshot(tmp_path) == {}
+
+
+def test_only_the_first_frame_is_used(run, tiny_weights: Path, portrait, tmp_path: Path) -> None:
+    frame = Image.fromarray(portrait)
+    frame.save(tmp_path / "me.gif", save_all=True, append_images=[Image.new("RGB", frame.size)])
+    command = ("age", tmp_path / "me.gif", "--weights", tiny_weights, "--to")
+    answer = run(*command, 5)
+    assert answer.code == 0
+    assert answer.errors == [
+        f"note: {tmp_path / 'me.gif'} has several frames or pages; only the first is used."
+    ]
+    assert run(*command, 70, "--quiet").err == ""

@@ -1,11 +1,14 @@
 """Finding the photos that arguments name."""
 
 import io
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from faceage.cli.inputs import Item, collect_items, leave_out_results
+from faceage.cli.inputs import collect_items, leave_out_results
+from faceage.imaging.photos import Photo, save_photo
 
 
 def paths(*arguments: str, recursive: bool = False, exclude: Path | None = None) -> list[str]:
@@ -58,6 +61,18 @@ def test_recursive(folder: Path) -> None:
     assert [str(item.subfolder) for item in items] == [".", "er", "er", "."]
 
 
+def test_pictures_that_cannot_be_read_are_named(
+    folder: Path, run, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "IMG_3.dng", "IMG_4.cr2", "IMG_5.nef"):
+        Path(name).write_bytes(b"x")
+    assert len(paths(".")) == 4
+    said = "skipped IMG_1.HEIC, IMG_2.heic, IMG_3.dng and 2 more: cannot read this format"
+    assert said in capsys.readouterr().err
+    assert said in run("predict", ".", "--weights", "nonsuch").err
+    assert said not in run("predict", ".", "--weights", "nonsuch", "--quiet").err
+
+
 def test_a_list_on_stdin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("c.jpg\n\n[1] (copy).png\ndeep\n"))
     items = collect_items(["a.png", "-"])
@@ -65,9 +80,44 @@ def test_a_list_on_stdin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [item.named for item in items] == [True, False, False, False]
 
 
-def test_results_given_by_themselves_are_kept() -> None:
-    names = ["me.jpg", "me.age05.jpg", "me.sheet.jpg", "me.face2.age05.png", "you.age05.jpg"]
-    items = [Item(Path(name)) for name in names]
-    assert [i.name for i in leave_out_results(items)] == ["me.jpg", "you.age05.jpg"]
-    items[1].named = True
-    assert [i.name for i in leave_out_results(items)] == ["me.jpg", "me.age05.jpg", "you.age05.jpg"]
+def test_own_results_are_recognised_by_their_metadata(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pixels = np.full((20, 20, 3), 90, np.uint8)
+    photo = Photo(pixels)
+    for name in ("a.png", "b.jpg", "c.webp", "d.tif"):
+        save_photo(photo, pixels, tmp_path / name, synthetic={"age": 5})
+    save_photo(photo, pixels, tmp_path / "e.jpg", annotated=True)
+    save_photo(photo, pixels, tmp_path / "f.age05.jpg")  # named like a result, but is none
+    (tmp_path / "g.jpg").write_text("no picture: opening it tells")
+    items = collect_items([str(tmp_path)])
+    kept = leave_out_results(items, include_synthetic=False)
+    assert [item.path.name for item in kept] == ["f.age05.jpg", "g.jpg"]
+    assert capsys.readouterr().err.startswith("note: left out 5 of 7 pictures")
+    assert leave_out_results(items, include_synthetic=True) == items
+    named = collect_items([str(tmp_path / "a.png")])
+    assert leave_out_results(named, include_synthetic=False) == named
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["predict", "age", "align"])
+def test_commands_leave_out_synthetic_pictures(
+    run, tiny_weights: Path, portrait_png: Path, command: str
+) -> None:
+    weights, folder = ("--weights", tiny_weights), portrait_png.parent
+    assert run("age", portrait_png, *weights, "--to", 5, "--sheet").code == 0
+    options = {
+        "predict": (*weights, "--json"),
+        "age": (*weights, "--to", 70, "--out", folder / "out"),
+        "align": ("--out", folder / "out"),
+    }[command]
+    answer = run(command, folder, *options)
+    assert answer.code == 0
+    assert "left out 2 of 3 pictures" in answer.err
+    if command == "predict":
+        assert [row["file"] for row in json.loads(answer.out)] == [str(portrait_png)]
+        rows = json.loads(run(command, folder, *options, "--include-synthetic").out)
+        assert len({row["file"] for row in rows}) == 3
+    else:
+        results = [path.stem for path in (folder / "out").glob("*.png")]
+        assert results == (["me.age70"] if command == "age" else ["me"])

@@ -195,7 +195,10 @@ def test_first_frame_of_many(tmp_path: Path, suffix: str) -> None:
     Image.fromarray(first).save(path, save_all=True, append_images=frames, **options)
     with Image.open(path) as image:
         assert sum(1 for _ in ImageSequence.Iterator(image)) == 2
-    assert np.array_equal(open_photo(path).pixels, first)
+    photo = open_photo(path)
+    assert np.array_equal(photo.pixels, first)
+    assert photo.several
+    assert not open_photo(saved(tmp_path, "one" + suffix, first, **options)).several
 
 
 def test_50_megapixels_open_without_a_warning(
@@ -232,6 +235,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "head.jpg").write_bytes(whole[:20])
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("not a photo")
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
     (tmp_path / "script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n")
     saved(tmp_path, "dot.png", picture(1, 1))
     saved(tmp_path, "thin.png", picture(400, 15))
@@ -243,6 +247,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         "head.jpg": "not an image",
         "empty.jpg": "0 bytes",
         "text.jpg": "not an image",
+        "phone.heic": "in a format that cannot be read",
         "script.eps": "not an image",
         "dot.png": "only 1x1 px",
         "thin.png": "only 400x15 px",
@@ -388,12 +393,43 @@ def test_camera_and_date_are_kept(tmp_path: Path, suffix: str) -> None:
         assert inner[TAG.DateTimeOriginal] == "2019:01:02 03:04:05"
         assert TAG.MakerNote not in inner
         assert TAG.ExifImageWidth not in inner
-        assert after.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
         assert not after.get_ifd(ExifTags.IFD.IFD1)
     again = open_photo(out)
     twice = save_photo(again, again.pixels, tmp_path / ("t" + suffix), synthetic={"age": 6})
     with Image.open(twice) as image:
         assert image.getexif()[TAG.ImageDescription].count("Synthetic") == 1
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_private_metadata_do_not_pass_into_synthetic_pictures(tmp_path: Path, suffix: str) -> None:
+    exif = exif_with(Make="Kamera", HostComputer="Anna's telephone", Artist="Anna")
+    exif[ExifTags.IFD.Exif] = {
+        TAG.BodySerialNumber: "1234",
+        TAG.LensSerialNumber: "5678",
+        TAG.CameraOwnerName: "Anna",
+        TAG.FNumber: 2.0,
+    }
+    exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (48.0, 8.0, 0.0)}
+    photo = open_photo(saved(tmp_path, "p" + suffix, picture(), exif=exif.tobytes()))
+
+    def read_back(name: str, **options: object) -> tuple[Image.Exif, dict, dict]:
+        out = save_photo(photo, photo.pixels, tmp_path / (name + suffix), **options)
+        with Image.open(out) as image:
+            after = image.getexif()
+            ifds = [dict(after.get_ifd(ifd)) for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)]
+        return after, *ifds
+
+    after, camera, position = read_back("synthetic", synthetic={"age": 5})
+    assert (after[TAG.Make], after[TAG.Artist]) == ("Kamera", "Anna")
+    assert camera[TAG.FNumber] == 2
+    assert TAG.HostComputer not in after
+    assert position == {}
+    assert not {TAG.BodySerialNumber, TAG.LensSerialNumber, TAG.CameraOwnerName} & set(camera)
+    for name, options in (("kept", {"synthetic": {}, "keep_private": True}), ("photo", {})):
+        after, camera, position = read_back(name, **options)
+        assert after[TAG.HostComputer] == "Anna's telephone"
+        assert camera[TAG.BodySerialNumber] == "1234"
+        assert position[1] == "N"
 
 
 def test_a_thumbnail_is_not_copied(tmp_path: Path) -> None:
