@@ -11,7 +11,8 @@ import torch
 from faceage.ages import GROUP_NAMES, MAX_AGE, MIN_AGE, YEARS, group_of
 from faceage.models.generator import Change, Decomposed, FaceAgeModel
 
-TTA_ZOOMS = (0.92, 1.0, 1.07, 1.14)  # zooms of the classifier's input
+# Zooms of the classifier's input, for each kind of encoder.
+TTA_ZOOMS = {"residual": (0.92, 1.0, 1.07, 1.14), "mobilenet": (0.95, 1.05)}
 CHUNK = 16  # faces in one batch; bounds the memory
 
 
@@ -48,21 +49,24 @@ def decode_tta(
 
 @torch.inference_mode()
 def predict_distributions(model: FaceAgeModel, faces: torch.Tensor) -> np.ndarray:
-    """Distributions over whole years, float64 (N,101), each the mean over eight views of a face.
-
-    The views are the face and its mirror image at the zooms `TTA_ZOOMS`.
+    """Distributions over whole years, float64 (N,101), each the mean over the views of a face.
 
     Args:
         faces: N,3,R,R in [-1, 1] with R = `config.classifier_crop`, on the model's device.
     """
     rows = []
     for part in torch.split(faces, CHUNK):
-        both = torch.cat([part, part.flip(3)])
-        logits = torch.cat([model.age_logits(both, zoom) for zoom in TTA_ZOOMS])
-        by_view = logits.float().softmax(1).reshape(-1, len(part), YEARS)
-        rows.append(by_view.mean(0).cpu())
+        rows.append(classify_tta(model, part).softmax(2).mean(0).cpu())
     distributions: np.ndarray = torch.cat(rows).double().numpy()
     return distributions
+
+
+def classify_tta(model: FaceAgeModel, faces: torch.Tensor) -> torch.Tensor:  # N,3,R,R -> V,N,101
+    """Logits over whole years of V views: the face and its mirror image, at each of the zooms."""
+    both = torch.cat([faces, faces.flip(3)])
+    zooms = TTA_ZOOMS[model.config.encoder]
+    logits = torch.cat([model.age_logits(both, zoom) for zoom in zooms])
+    return logits.float().reshape(-1, len(faces), YEARS)
 
 
 def summarize_distribution(years: np.ndarray) -> tuple[float, tuple[float, float], np.ndarray]:

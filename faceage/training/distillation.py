@@ -14,9 +14,11 @@ from faceage.checkpoints import load_weights
 from faceage.data import augmentation
 from faceage.distributed import Processes
 from faceage.errors import ConfigError
+from faceage.imaging.conversion import to_tensor
 from faceage.models.age_teacher import AgeTeacher, estimate
 from faceage.models.generator import ENCODER_LAYERS, Change, FaceAgeModel, apply_change
 from faceage.models.tta import decode_tta, encode_tta
+from faceage.training.calibration import calibrate_interval
 from faceage.training.config import TrainConfig
 from faceage.training.losses import Terms, age_losses
 from faceage.training.teacher import augmented_windows, down_weight_labels, load_teacher
@@ -175,6 +177,16 @@ class DistillationTrainer(Trainer):
         if len(self.soft_labels):
             loss = loss - (self.soft_labels[index] * log_p).sum(1).mean()
         return loss
+
+    def _recalibrated(self) -> FaceAgeModel:
+        """At the end of the run, the intervals are calibrated on the val set, too."""
+        model = super()._recalibrated()
+        if self.images_seen >= self.config.images:
+            known = self.val.exact
+            faces = to_tensor(self.val.images[known])
+            temperature = calibrate_interval(model, faces, self.val.ages[known])
+            self.progress.record(self.images_seen, {"temperature": temperature})
+        return model
 
     def _step(self) -> Terms:
         config = self.config
