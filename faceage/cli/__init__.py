@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from faceage import __version__
-from faceage.cli.evaluation import evaluate
+from faceage.cli.evaluate import evaluate
 from faceage.cli.photos import age, align, predict
 from faceage.cli.training import train
 from faceage.cli.weights import weights_app
