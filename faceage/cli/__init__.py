@@ -10,7 +10,7 @@ import typer
 
 from faceage import __version__
 from faceage.cli import age, align, predict
-from faceage.cli.evaluation import evaluate
+from faceage.cli.evaluate import evaluate
 from faceage.cli.pairs import pairs
 from faceage.cli.train import train
 from faceage.cli.train_teacher import train_teacher

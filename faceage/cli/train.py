@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from faceage.cli.batch import say
-from faceage.cli.common import DeviceOption, command
+from faceage.cli.common import DeviceOption, command, say
 
 
 @command

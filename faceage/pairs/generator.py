@@ -77,7 +77,8 @@ class FaceGenerator:
         model.reshape([count, LATENT])
         z = np.random.RandomState(seed).randn(count, LATENT).astype(np.float32)
         w = self._core.compile_model(model, "CPU")(z)[0]
-        return w if truncation == 1 else self.mean + truncation * (w - self.mean)
+        w = w if truncation == 1 else self.mean + truncation * (w - self.mean)
+        return np.asarray(w, np.float32)
 
     def render(
         self, coarse: NDArray[np.float32], fine: NDArray[np.float32], size: int
@@ -90,10 +91,9 @@ class FaceGenerator:
         """
         image = self._synthesis({0: coarse[None], 1: fine[None]})[0][0].transpose(1, 2, 0)
         levels = np.rint((image.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
-        if size == NATIVE_SIZE:
-            return levels
-        resized = cv2.resize(levels, (size, size), interpolation=cv2.INTER_AREA)
-        return resized.astype(np.uint8, copy=False)
+        if size != NATIVE_SIZE:
+            levels = cv2.resize(levels, (size, size), interpolation=cv2.INTER_AREA)
+        return np.asarray(levels, np.uint8)
 
 
 def _split_styles(model: Any) -> None:

@@ -166,7 +166,7 @@ class FaceLabeller:
         windows = crop_windows(images, window_grid(identity, EMBEDDER_SIZE))
         with torch.autocast("cpu", torch.bfloat16):
             features = self._embedder(windows.to(memory_format=torch.channels_last))
-        return features.float().mean((2, 3)).double().numpy()
+        return np.asarray(features.float().mean((2, 3)).numpy(), np.float64)
 
 
 def fit_age_embedding(labels: FaceLabels) -> NDArray[np.float64]:
@@ -197,7 +197,8 @@ def similarity_to(
     if not centred.shape[1]:
         return np.full(len(labels), np.nan)
     norms = np.linalg.norm(centred, axis=1)
-    return centred @ centred[reference] / np.maximum(norms * norms[reference], 1e-9)
+    products = np.maximum(norms * norms[reference], 1e-9)
+    return np.asarray(centred @ centred[reference] / products, np.float64)
 
 
 def reasons_to_drop(
@@ -212,7 +213,7 @@ def reasons_to_drop(
     """
 
     def change(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.abs(values - values[reference])
+        return np.asarray(np.abs(values - values[reference]), np.float64)
 
     old_enough = np.minimum(labels.age, labels.age[reference]) >= GENDER_AGE
     checks = {  # comparisons with NaN are false: what was not measured drops nothing
