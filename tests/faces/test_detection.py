@@ -57,6 +57,52 @@ def test_a_tilted_head(portrait: np.ndarray, found: Face, degrees: float) -> Non
     assert within(face, moved(turn, found.landmarks), 0.06)
 
 
+def turn(landmarks: np.ndarray, turns: int, width: int, height: int) -> np.ndarray:
+    """Where `np.rot90(photo, turns)` shows points of the photo."""
+    for _ in range(turns):
+        landmarks = np.column_stack([landmarks[:, 1], width - 1 - landmarks[:, 0]])
+        width, height = height, width
+    return landmarks
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_photos_on_their_side_and_upside_down(
+    portrait: np.ndarray, found: Face, turns: int
+) -> None:
+    wide = np.hstack([portrait, np.full((512, 200, 3), 128, np.uint8)])
+    photo = np.ascontiguousarray(np.rot90(wide, turns))
+    (face,) = make_detector().detect(photo)
+    assert within(face, turn(found.landmarks, turns, 712, 512), 0.04)
+    assert face.side == pytest.approx(found.side, rel=0.04)
+    x0, y0, x1, y1 = face.box
+    assert ((face.landmarks > [x0, y0]) & (face.landmarks < [x1, y1])).all()
+    upright = crop_face(portrait, found, 128).astype(int)
+    assert np.abs(crop_face(photo, face, 128) - upright).mean() < 12
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_turned_faces_that_score_low_upright_only(portrait: np.ndarray, turns: int) -> None:
+    """Found upright, too, but with the mouth taken for the eyes."""
+    photo = np.ascontiguousarray(np.rot90(portrait, turns))
+    detector = make_detector(min_score=0.2)
+    upright = detector._find(cv2.resize(photo, (480, 480)), photo.shape)
+    assert upright
+    (face,) = (f for f in detector.detect(photo) if f.score > 0.85)
+    assert face.score > max(f.score for f in upright) + 0.03
+
+
+def test_hard_upright_faces_stay_upright(portrait: np.ndarray, found: Face) -> None:
+    masked = portrait.copy()
+    x0, x1 = int(found.box[0]), int(found.box[2])
+    masked[int(found.landmarks[2, 1]) : int(found.box[3]) + 8, x0:x1] = (200, 200, 220)
+    blurred = cv2.GaussianBlur(portrait, (0, 0), 8)
+    for photo in (masked, blurred):
+        (face,) = make_detector().detect(photo)
+        assert face.score < 0.9
+        eyes = face.landmarks[1] - face.landmarks[0]
+        assert eyes[0] > 3 * abs(eyes[1])
+
+
 def test_small_faces_are_found_in_the_second_pass(portrait: np.ndarray, found: Face) -> None:
     small = cv2.resize(portrait[:300, 60:360], (75, 75), interpolation=cv2.INTER_AREA)
     photo = np.full((2000, 2000, 3), 128, np.uint8)
