@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from faceage.cli.batch import say
-from faceage.cli.common import Device, command
+from faceage.cli.common import DeviceOption, command, say
 
 
 @command
@@ -38,7 +37,7 @@ def train(
     licence: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Licence of the weights, for their metadata.")
     ] = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the options and the cost without training.")
     ] = False,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faceage.imaging.conversion import to_tensor
 from faceage.models.generator import INNER_LEFT, INNER_SIDE, INNER_TOP
 
 
@@ -25,7 +26,7 @@ def whole_faces(images: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tenso
         N,3,S,S in [-1, 1], and the mask N,1,S,S: 1 on the picture, 0 on padding.
     """
     count, device = len(images), images.device
-    transform = _similarity(count, device, angle=5, zoom=0.05, shift=0.02)
+    transform = random_similarity(count, device, angle=5, zoom=0.05, shift=0.02)
     grid = F.affine_grid(transform, [count, 1, size, size], align_corners=False)
     return _resample(images, grid), _inside(grid, valid)
 
@@ -49,7 +50,7 @@ def inner_faces(images: Tensor, valid: Tensor, size: int) -> Tensor:  # N,3,size
     box = torch.where(_bernoulli(count, 0.5, device), both, valid) * 2 - 1
     low, high = box[:, None, None, :2], box[:, None, None, 2:]
     faces = _resample(images, torch.minimum(torch.maximum(grid, low), high))
-    return _erase(_degrade(_recolour(faces, strength=0.4), probability=0.3, noise=0.06))
+    return erase(_degrade(recolour(faces, strength=0.4), probability=0.3, noise=0.06))
 
 
 def robust_views(faces: Tensor, size: int) -> Tensor:  # N,3,S,S -> N,3,size,size, in [-1, 1]
@@ -61,7 +62,7 @@ def robust_views(faces: Tensor, size: int) -> Tensor:  # N,3,S,S -> N,3,size,siz
     """
     grid = _inner_grid(len(faces), size, faces.device, angle=10, zoom=0.12, shift=0.05)
     inner = F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
-    return _degrade(_recolour(inner, strength=0.4), probability=0.7, noise=0.2, grey=0.5)
+    return _degrade(recolour(inner, strength=0.4), probability=0.7, noise=0.2, grey=0.5)
 
 
 def head_mask(size: int, device: torch.device) -> Tensor:  # 1,1,size,size
@@ -82,8 +83,8 @@ def diff_augment(faces: Tensor) -> Tensor:
         faces: N,3,S,S in [-1, 1].
     """
     count, device = len(faces), faces.device
-    faces = _recolour(faces, strength=0.2)
-    transform = _similarity(count, device, angle=0, zoom=0.1, shift=0.1)
+    faces = recolour(faces, strength=0.2)
+    transform = random_similarity(count, device, angle=0, zoom=0.1, shift=0.1)
     grid = F.affine_grid(transform, [count, 1, *faces.shape[2:]], align_corners=False)
     return F.grid_sample(faces, grid, padding_mode="zeros", align_corners=False)
 
@@ -96,7 +97,7 @@ def _uniform(count: int, limit: float, device: torch.device, dims: int = 1) -> T
     return (torch.rand([count] + [1] * (dims - 1), device=device) * 2 - 1) * limit
 
 
-def _similarity(
+def random_similarity(
     count: int, device: torch.device, angle: float, zoom: float, shift: float
 ) -> Tensor:  # N,2,3
     """Random mirror, rotation (degrees), zoom (log scale) and shift (fractions of the side)."""
@@ -122,13 +123,12 @@ def _inner_grid(
         device=device,
     )
     bottom = torch.tensor([0.0, 0, 1], device=device).expand(count, 1, 3)
-    transform = torch.cat([_similarity(count, device, angle, zoom, shift), bottom], 1)
+    transform = torch.cat([random_similarity(count, device, angle, zoom, shift), bottom], 1)
     return F.affine_grid((window @ transform)[:, :2], [count, 1, size, size], align_corners=False)
 
 
 def _resample(images: Tensor, grid: Tensor) -> Tensor:  # N,R,R,3 uint8 -> N,3,S,S in [-1, 1]
-    faces = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-    return F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
+    return F.grid_sample(to_tensor(images), grid, padding_mode="reflection", align_corners=False)
 
 
 def _inside(grid: Tensor, valid: Tensor) -> Tensor:  # N,S,S,2 and N,4 -> N,1,S,S
@@ -137,7 +137,7 @@ def _inside(grid: Tensor, valid: Tensor) -> Tensor:  # N,S,S,2 and N,4 -> N,1,S,
     return inside[:, None].float()
 
 
-def _recolour(faces: Tensor, strength: float) -> Tensor:
+def recolour(faces: Tensor, strength: float) -> Tensor:
     count, device = len(faces), faces.device
     faces = faces + _uniform(count, strength / 2, device, 4)  # brightness
     grey = faces.mean(1, keepdim=True)
@@ -163,7 +163,7 @@ def _degrade(faces: Tensor, probability: float, noise: float, grey: float = 0.1)
     return torch.where(_bernoulli(count, grey, device, 4), light, faces).clamp(-1, 1)
 
 
-def _erase(faces: Tensor) -> Tensor:
+def erase(faces: Tensor) -> Tensor:
     """Set one random rectangle of half of the faces to grey (random erasing)."""
     count, device = len(faces), faces.device
     axis = torch.linspace(-1, 1, faces.shape[-1], device=device)

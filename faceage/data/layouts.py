@@ -3,7 +3,8 @@
 - A csv with the columns `file` and `age` or `age_group`; optional `set` (train|val|test), `person`,
   `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: the picture without its padding), `sharp`,
   `gender`, `source`, `landmarks` ("x y" of both eyes, nose and both corners of the mouth, px of a
-  256 px crop, image-left ones first), `zip`. Pictures lie in the folder or in zips beside the csv.
+  256 px crop, image-left ones first), `label` (dataset|estimated), `zip`. Pictures lie in the
+  folder or in zips beside the csv.
 - FFHQ-Aging: its csv, and its pictures as `00000/00000.png` or `00000.png`.
 - UTKFace: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
 
@@ -53,6 +54,7 @@ class Sample:
         source: the collection that the picture comes from, or "".
         zip: the archive beside the csv that contains the file, or "".
         landmarks: x and y of the five landmarks in turn, px of a 256 px crop; () if unknown.
+        estimated: the label is an estimate (the csv's column `label` is "estimated").
     """
 
     file: str
@@ -65,6 +67,7 @@ class Sample:
     source: str = ""
     zip: str = ""
     landmarks: tuple[float, ...] = ()
+    estimated: bool = False
 
 
 def read_samples(root: Path, split: str) -> tuple[str, list[Sample]]:
@@ -153,6 +156,7 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
                     source=row.get("source") or "",
                     zip=_inside(row.get("zip") or "", "zip"),
                     landmarks=_landmarks(row.get("landmarks") or ""),
+                    estimated=row.get("label") == "estimated",
                 )
             )
         except (ValueError, TypeError, AgeError) as error:

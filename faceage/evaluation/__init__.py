@@ -1,6 +1,5 @@
-"""Measuring: any system that ages faces, by the same rules, and reports of what came out.
+"""Evaluation: any method that ages faces, measured by the same rules, and the report of it.
 
-`run` is the command; `comparison` decides what is measured of whom; `measure` measures it with
-`faceage.judges`; `ageing` and `figures` make figures of that; `reports` shows them. What is
-measured is a system (`systems`, `folders`), on faces (`inputs`).
+`run` opens the `methods`; `measure` runs them over faces and gives values per face; `summary` turns
+them into the estimates of a `results.Report`; `report` renders it.
 """

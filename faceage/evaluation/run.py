@@ -1,196 +1,219 @@
-"""`faceage evaluate`: several systems measured on the val set of a dataset, side by side."""
+"""`faceage evaluate`: several methods evaluated on one split of a dataset, side by side."""
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
-from faceage import distributed
-from faceage.ages import check_age, format_age
-from faceage.api import pick_device
+from faceage import __version__, distributed
+from faceage.ages import GROUP_NAMES, check_age, format_age
 from faceage.data.datasets import open_dataset
-from faceage.distributed import Processes
-from faceage.errors import ConfigError
-from faceage.evaluation import reports
-from faceage.evaluation.comparison import Compared, Comparison
-from faceage.evaluation.folders import PictureFolder
-from faceage.evaluation.inputs import LabelledInputs
-from faceage.evaluation.measure import Judges, Measurer
-from faceage.evaluation.sheets import FAR, cases_sheet, extremes, people_sheet, sheet_ages, spread
-from faceage.evaluation.systems import System, open_weights
+from faceage.devices import pick_device
+from faceage.errors import ConfigError, DataError
+from faceage.evaluation.common import Floats, Indices, Inputs, import_extra
+from faceage.evaluation.evaluators import Evaluators
+from faceage.evaluation.measure import Arrays, Measurer
+from faceage.evaluation.methods import TOLERANCE, FolderMethod, Method, WeightsMethod, open_weights
+from faceage.evaluation.report import render_html, render_markdown
+from faceage.evaluation.results import RANGES, MethodResult, Report
+from faceage.evaluation.sheets import draw_sheets
+from faceage.evaluation.summary import IDENTITY_TARGETS, AgedResults, Summarizer
 from faceage.files import check_free, make_folder, write_file
 from faceage.imaging.photos import Photo, save_photo
+from faceage.progress import progress_bar
 
-TARGETS = (2.0, *(float(age) for age in range(5, 90, 5)))  # years: the fine sweep
+SWEEP = (2.0, *(float(age) for age in range(5, 90, 5)))  # years: the targets of age control
+BIAS_TARGETS = (3.0, 24.0, 34.0, 44.0, 54.0, 65.0)  # years, for the bias against real faces
 REPORTS = ("report.json", "report.md", "report.html")
+
+_NEEDED = {"age": "predicted ages", "identity": "identity", "perceptual": "LPIPS and distances"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure.
+    """What to evaluate, on what, and where to."""
 
-    Attributes:
-        targets: years of the fine sweep.
-        limit: how many faces are sent to other ages, drawn at random; ages are told of all faces.
-        people: rows of the contact sheet of people, half the cases on those of successes and of
-            the worst; the sheets are written only with `out`; 0 for none.
-        seed: of what is drawn: faces, people, random ages, bootstrap samples.
-        out: the folder for the reports and contact sheets; None writes nothing.
-        force: overwrite them.
-        command: what was typed, for the report.
-    """
-
-    targets: Sequence[float] = TARGETS
-    limit: int = 500
-    people: int = 12
-    seed: int = 0
-    out: Path | None = None
-    force: bool = False
-    command: str | None = None
+    data: str | Path  # dataset name or folder
+    weights: Sequence[str | Path] = ()  # names or files of models
+    folders: Mapping[str, str | Path] = field(default_factory=dict)  # as `FolderMethod`, by name
+    split: str = "test"
+    targets: Sequence[float] = SWEEP  # of age control, years
+    limit: int = 500  # faces to age, drawn at random; age estimation is on all faces
+    people: int = 12  # on each contact sheet; 0 for no sheets
+    seed: int = 0  # of faces, people, random ages and bootstrap samples
+    out: Path | None = None  # folder for reports and contact sheets; None writes nothing
+    force: bool = False  # overwrite them
+    command: str | None = None  # for the report
+    device: str = "auto"
 
 
-def evaluate(
-    data: str | Path,
-    weights: Sequence[str | Path] = (),
-    pictures: Mapping[str, str | Path] | None = None,
-    judges: Judges | None = None,
-    options: Options | None = None,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Measure systems on the val set of a dataset. Processes that torchrun started share the work.
-
-    Args:
-        data: dataset name or folder.
-        weights: names or files of models.
-        pictures: folders of finished pictures of other systems, by the systems' names; see
-            `faceage.evaluate.folders`.
-        judges: networks that measure; what a missing one would measure is None.
-        options: see `Options`.
-        device: "auto", "cpu", "cuda", ...
-
-    Returns:
-        The report, in plain values as json takes them; `reports` turns it into tables.
+def evaluate(options: Options, evaluators: Evaluators | None = None) -> Report:
+    """Evaluate methods on a split of a dataset. Processes that torchrun started share the work.
 
     Raises:
-        AgeError: a target is out of range.
-        ConfigError: there is no such device, nothing to measure, or two systems of one name.
-        DataError: there is no such dataset, it has no val set, a picture is damaged, or a folder
-            of pictures holds no results.
-        PhotoError: a picture of another system is damaged.
-        WeightsError: a weights file is missing, damaged, or of another architecture.
-        OutputError: a result exists already, or cannot be written.
+        FaceAgeError: AgeError, ConfigError, DataError, PhotoError and WeightsError for faults of
+            the options and of the files they name, OutputError for those of `out`.
     """
-    options, judges = options or Options(), judges or Judges()
-    targets = sorted({check_age(age) for age in options.targets})
-    if not targets:
+    evaluators = evaluators or Evaluators()
+    options = replace(options, targets=sorted({check_age(age) for age in options.targets}))
+    if not options.targets:
         raise ConfigError("There is no target age.", "Name one or more.")
-    with _processes(device) as processes:
-        inputs = LabelledInputs(open_dataset(data, "test"))
-        systems = _open(weights, pictures or {}, inputs, processes.device)
-        if options.out:
-            make_folder(options.out)
-            check_free(_planned(systems, judges, options), options.force)  # before the work
-        with Measurer(judges, processes) as measurer:
-            comparison = Comparison(inputs, measurer, targets, options.limit, options.seed)
-            report = comparison.report(systems) | {"command": options.command}
-            if options.out and processes.is_first:
-                _write(options.out, report, comparison.compared, judges, options)
-        processes.wait()
+    processes = distributed.start(str(pick_device(options.device)))
+    inputs = Inputs(open_dataset(options.data, options.split))
+    methods: list[Method] = [*open_weights(options.weights, processes.device)]
+    methods += [FolderMethod(name, path, inputs) for name, path in options.folders.items()]
+    _check(methods, evaluators, options)
+    with progress_bar(shown=processes.is_first) as bar:
+        evaluation = Evaluation(Measurer(inputs, evaluators, processes, bar), options)
+        report = evaluation.run(methods)
+        if options.out and processes.is_first:
+            evaluation.write(options.out, report)
+    processes.wait()
+    distributed.stop()  # not after an error: the others would never come
     return report
 
 
-@contextmanager
-def _processes(device: str) -> Iterator[Processes]:
-    """This process alone, or those that torchrun started, for as long as they are needed."""
-    where = pick_device(device)
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield Processes(0, 1, where)
-        return
-    yield distributed.start(device)
-    distributed.stop()  # not after an error: the others would never come
-
-
-def _open(
-    weights: Sequence[str | Path],
-    pictures: Mapping[str, str | Path],
-    inputs: LabelledInputs,
-    device: torch.device,
-) -> list[System]:
-    systems: list[System] = list(open_weights(weights, device))
-    systems += [PictureFolder(name, folder, inputs) for name, folder in pictures.items()]
-    names = [system.name for system in systems]
+def _check(methods: Sequence[Method], evaluators: Evaluators, options: Options) -> None:
+    """Raises the errors that would otherwise come after the work."""
+    names = Counter(method.info.name for method in methods)
     if not names:
-        raise ConfigError("There is nothing to measure.", "Name weights, or folders of pictures.")
-    if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise ConfigError(f"Two systems are called {twice}.", "Give the pictures another name.")
-    return systems
+        raise ConfigError("There is nothing to evaluate.", "Name weights, or folders of pictures.")
+    if twice := next((name for name, count in names.items() if count > 1), ""):
+        raise ConfigError(f"Two methods are named {twice}.", "Give the pictures another name.")
+    if options.out:
+        for library in ("jinja2", "matplotlib"):
+            import_extra(library, "The report")
+        make_folder(options.out)
+        kinds = ["random", *(["best", "worst"] if evaluators.age else [])] if options.people else []
+        planned = [*REPORTS, *(f"sheet-{name}-{kind}.jpg" for name in names for kind in kinds)]
+        check_free((options.out / file for file in planned), options.force)
 
 
-def _sheet_file(system: System, kind: str) -> str:
-    return f"sheet-{system.name}-{kind}.jpg"
+class Evaluation:
+    """One evaluation: what is measured of which faces, method by method."""
 
+    def __init__(self, measurer: Measurer, options: Options) -> None:
+        self.measurer, self.options = measurer, options
+        self.make = Summarizer(measurer.inputs, options.seed)
+        self.inputs, self.evaluators = measurer.inputs, measurer.evaluators
+        self.sheets: dict[str, tuple[Photo, dict[str, object]]] = {}  # by file, with their marks
+        missing = [name for name in _NEEDED if not getattr(self.evaluators, name)]
+        self.remarks = [f"Without --{k}-evaluator, {_NEEDED[k]} are not measured." for k in missing]
 
-def _planned(systems: Sequence[System], judges: Judges, options: Options) -> list[Path]:
-    """The files that will be written."""
-    if not options.out:
-        return []
-    kinds = ["random", *(["best", "worst"] if judges.age else [])] if options.people else []
-    sheets = [_sheet_file(system, kind) for system in systems for kind in kinds]
-    return [options.out / name for name in (*REPORTS, *sheets)]
-
-
-def _write(
-    out: Path,
-    report: dict[str, Any],
-    compared: Sequence[Compared],
-    judges: Judges,
-    options: Options,
-) -> None:
-    """Writes the contact sheets and, with them, the reports."""
-    shown: dict[str, bytes] = {}
-    for model, part in zip(report["models"], compared, strict=True):
-        for kind, (image, ages) in _sheets(part, judges, options):
-            pixels = np.asarray(image)
-            name = _sheet_file(part.system, kind)
-            mark = {"age": " ".join(map(format_age, ages)), **part.system.mark}
-            path = save_photo(
-                Photo(pixels), pixels, out / name, force=options.force, synthetic=mark
+    def run(self, methods: Sequence[Method]) -> Report:
+        """Measures everything."""
+        inputs, options, evaluators = self.inputs, self.options, vars(self.evaluators)
+        if inexact := int((~inputs.exact).sum()):
+            self.remarks.append(
+                f"{inexact} of {len(inputs)} faces are labelled with a group only: their source age"
+                " is its middle, and errors in years are of the others."
             )
-            model["sheets"][kind] = name
-            shown[name] = path.read_bytes()
-    texts = (
-        json.dumps(report, indent=2, allow_nan=False) + "\n",
-        reports.markdown(report),
-        reports.html(report, shown),
-    )
-    for name, text in zip(REPORTS, texts, strict=True):
-        write_file(out / name, text.encode(), force=options.force)
+        chosen = self._draw(methods)
+        real = self.measurer.unchanged() if any(evaluators.values()) else {}
+        results = [self._measure(method, chosen, real) for method in methods]
+        ages = real.get("predicted_age")
+        groups, ranges = ((), ()) if ages is None else self.make.real(ages)
+        return Report(
+            faceage=__version__,
+            command=options.command,
+            data=inputs.dataset.name,
+            split=options.split,
+            faces=len(inputs),
+            groups={name: int((inputs.groups == g).sum()) for g, name in enumerate(GROUP_NAMES)},
+            genders={name: int((inputs.genders == name).sum()) for name in ("F", "M")},
+            limit=options.limit,
+            seed=options.seed,
+            targets=tuple(options.targets),
+            ranges={span.name: span.target for span in RANGES},
+            evaluators={k: f"{e.name}, sha256 {e.sha256}" for k, e in evaluators.items() if e},
+            real_groups=groups,
+            real_ranges=ranges,
+            methods=tuple(results),
+            remarks=tuple(self.remarks),
+        )
+
+    def _draw(self, methods: Sequence[Method]) -> Indices:
+        """The faces that all methods age: `limit`, at random, of those that all folders have."""
+        indices = np.arange(len(self.inputs))
+        folders = [method for method in methods if isinstance(method, FolderMethod)]
+        for folder in folders:
+            indices = np.intersect1d(indices, folder.available)
+        names = " and ".join(folder.info.name for folder in folders)
+        if not len(indices):
+            raise DataError(f"{names} have no input in common.", "Evaluate them one by one.")
+        if folders:
+            self.remarks.append(
+                f"Aged faces are drawn from the {len(indices)} with results of {names}."
+            )
+        random = np.random.default_rng(self.options.seed)
+        return np.sort(random.choice(indices, min(self.options.limit, len(indices)), replace=False))
+
+    def _measure(self, method: Method, chosen: Indices, real: Arrays) -> MethodResult:
+        evaluators, sweep = self.evaluators, list(self.options.targets)
+        wanted = {*sweep, *(IDENTITY_TARGETS if evaluators.identity else ())}
+        wanted |= set(BIAS_TARGETS if evaluators.age else ())
+        if evaluators.age or evaluators.perceptual or evaluators.inception:
+            wanted |= {span.target for span in RANGES}
+        targets = sorted(wanted)
+        if isinstance(method, FolderMethod):
+            targets, sweep = ([*filter(method.covers, ages)] for ages in (targets, sweep))
+        # Each face has its own age to go to and return from, whichever other faces are drawn.
+        random = np.random.default_rng([self.options.seed, 2])
+        ends = self.options.targets[0], self.options.targets[-1]
+        others = random.uniform(*ends, len(self.inputs))
+        values, fields = dict[str, Floats](), dict[str, Any]()
+        if isinstance(method, WeightsMethod) and method.model.config.decomposition:
+            years = self.measurer.predict(method, np.arange(len(self.inputs)))["years"]
+            degraded = self.measurer.predict(method, chosen, degraded=True)
+            values, fields = self.make.estimation(years, degraded, chosen)
+        arrays = self.measurer.aged(method, chosen, targets, others)
+        aged = AgedResults(arrays, targets, sweep, chosen, real, self.inputs)
+        self.remarks += _list_remarks(method, aged)
+        fields |= {"info": method.info, "sheets": self._draw_sheets(method, aged)}
+        return self.make.aged(aged, values, **fields)
+
+    def _draw_sheets(self, method: Method, aged: AgedResults) -> dict[str, str]:
+        """Draws the contact sheets, if they are to be written; returns their files by kind."""
+        if not (self.options.out and self.options.people and self.measurer.processes.is_first):
+            return {}
+        info, people, seed = method.info, self.options.people, self.options.seed
+        drawn = draw_sheets(method, aged, self.evaluators.age, people, seed)
+        files = {kind: f"sheet-{info.name}-{kind}.jpg" for kind in drawn}
+        source = {"weights": info.sha256[:16]} if info.sha256 else {"method": info.name}
+        for kind, (image, ages) in drawn.items():
+            mark: dict[str, object] = {"age": " ".join(map(format_age, ages)), **source}
+            self.sheets[files[kind]] = Photo(np.asarray(image)), mark
+        return files
+
+    def write(self, out: Path, report: Report) -> None:
+        """Writes the contact sheets and the reports."""
+        force, written = self.options.force, {}
+        for name, (photo, mark) in self.sheets.items():
+            save_photo(photo, photo.pixels, out / name, force=force, synthetic=mark)
+            written[name] = (out / name).read_bytes()
+        texts = report.to_json(), render_markdown(report), render_html(report, written)
+        for name, text in zip(REPORTS, texts, strict=True):
+            write_file(out / name, text.encode(errors="replace"), force=force)
 
 
-def _sheets(
-    part: Compared, judges: Judges, options: Options
-) -> Iterator[tuple[str, tuple[Image.Image, Sequence[float]]]]:
-    """A system's contact sheets by their kinds, and the ages they show."""
-    if not options.people:
-        return
-    system, inputs, chosen, sent = part.system, part.inputs, part.chosen, part.sent
-    ages = sheet_ages(system, sent.plan)
-    if ages:
-        people = chosen[spread(sent.ages, options.people, options.seed)]
-        yield "random", (people_sheet(system, inputs, people, ages, judges.age), ages)
-    titles = {
-        "best": f"nearest to the target, of those with {FAR:g} years to go",
-        "worst": "farthest from the target",
+def _list_remarks(method: Method, aged: AgedResults) -> list[str]:
+    """What a reader must know of results that are missing or not like the others'."""
+    name = method.info.name
+    if isinstance(method, WeightsMethod):
+        baseline = f"{name} is a RAGAN baseline: it is given the source age, and predicts no ages."
+        return [] if method.model.config.decomposition else [baseline]
+    lost, targets = int(aged.arrays["lost"].sum()), aged.targets
+    missing = sum(int((~aged.arrays["exists", target]).sum()) for target in targets)
+    left = [age for age in method.ages if all(abs(age - target) > TOLERANCE for target in targets)]
+    asked = ", ".join(format_age(age) for age in left if method.covers(age))
+    remarks = {
+        f"{method.unmatched} results of {name} belong to no input.": method.unmatched,
+        f"In {lost} results of {name} no face was found: they are not measured.": lost,
+        f"{name} lacks {missing} results: its values are of the others.": missing,
+        f"Results of {name} at {asked} years are left out: name these ages with --to.": asked,
+        f"{name} is a folder of pictures: cycle reconstruction cannot be measured.": True,
     }
-    for kind, title in titles.items():
-        cases = extremes(sent, 2 * options.people, worst=kind == "worst")
-        if cases:
-            image = cases_sheet(system, inputs, chosen, sent, cases, title)
-            yield kind, (image, sorted({target for _, target in cases}))
+    return [text for text, applies in remarks.items() if applies]

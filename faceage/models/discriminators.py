@@ -113,7 +113,7 @@ class ProjectedDiscriminator(nn.Module):
         taps = vgg(views, self.TAPS)
         features = [tap[:half] for tap in taps] + [tap[half:] for tap in taps]
         if age_encoder is not None:
-            features.append(age_encoder.encode(self._age_views(faces)).age_features)
+            features.append(age_encoder.age_features(self._age_views(faces)))
         return features
 
     def forward(self, features: Features) -> list[Tensor]:  # -> two or three of N,10

@@ -29,9 +29,20 @@ from faceage.models.layers import (
     ModulatedBlock,
     ResidualBlock,
 )
+from faceage.models.mobilenet import CHANNELS, WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet
+
+ENCODER_LAYERS = 5  # of MobileNet: the features at 1/8 of the resolution
 
 # The inner face in an FFHQ crop, in fractions of its side: half of it, slightly below the centre.
 INNER_TOP, INNER_LEFT, INNER_SIDE = 0.328125, 0.25, 0.5
+Window = tuple[float, float, float]  # top, left, side
+INNER_WINDOW: Window = (INNER_TOP, INNER_LEFT, INNER_SIDE)
+
+# The window of the crop that the classifier of each kind of encoder reads: top, left, side.
+CLASSIFIER_WINDOWS: dict[str, Window] = {
+    "residual": INNER_WINDOW,
+    "mobilenet": (WINDOW_CENTRE_Y - WINDOW_SIDE / 2, 0.5 - WINDOW_SIDE / 2, WINDOW_SIDE),
+}
 
 # Largest displacement, as a fraction of half the crop's side.
 MAX_FLOW = 0.15
@@ -52,6 +63,8 @@ class ModelConfig:
         encoder_blocks: residual blocks of each of the encoder's two stages.
         classifier_blocks: residual blocks of each of the classifier's two stages.
         decoder_blocks: modulated blocks at the resolution of the features.
+        encoder: "residual", or "mobilenet", the first layers of a pretrained face backbone, with
+            its other layers as the classifier.
         decomposition: split the features by attention and classify the age part. False gives
             RAGAN: the decoder takes all features, there is no classifier, and the modulation also
             depends on the source age.
@@ -63,6 +76,7 @@ class ModelConfig:
     encoder_blocks: int = 2
     classifier_blocks: int = 2
     decoder_blocks: int = 3
+    encoder: str = "residual"
     decomposition: bool = True
 
     @classmethod
@@ -80,12 +94,17 @@ class ModelConfig:
     @property
     def channels(self) -> int:
         """Channels C of the features."""
-        return 4 * self.width
+        return 256 if self.encoder == "mobilenet" else 4 * self.width
+
+    @property
+    def classifier_window(self) -> Window:
+        """The part of the crop that the classifier reads."""
+        return CLASSIFIER_WINDOWS[self.encoder]
 
     @property
     def classifier_crop(self) -> int:
         """Side of the FFHQ crop whose inner face has `classifier_size` px."""
-        return round(self.classifier_size / INNER_SIDE)
+        return round(self.classifier_size / self.classifier_window[2])
 
 
 class Decomposed(NamedTuple):
@@ -178,12 +197,32 @@ class AgeClassifier(nn.Module):
         return logits
 
 
+class MobileNetClassifier(nn.Module):
+    """Age features -> logits over the years 0-100, by the other layers of the face backbone."""
+
+    def __init__(self, hidden: int = 512, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.layers = MobileNet(first=ENCODER_LAYERS + 1)
+        self.body = nn.Sequential(
+            nn.LayerNorm(CHANNELS[-1]),
+            nn.Dropout(dropout),
+            nn.Linear(CHANNELS[-1], hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        )
+        self.head = nn.Linear(hidden, YEARS)
+
+    def forward(self, age_features: Tensor) -> Tensor:  # N,C,h,w -> N,101
+        logits: Tensor = self.head(self.body(self.layers(age_features).mean((2, 3))))
+        return logits
+
+
 class AgeFeatureCNN(nn.Module):
     """Identity and target age -> the modulation of every decoder layer (conditional batch norm)."""
 
     def __init__(self, config: ModelConfig, modulation_channels: int) -> None:
         super().__init__()
-        channels = config.channels
+        channels = 4 * config.width
         # RAGAN is conditioned on both ages; with the decomposition the source age is not needed.
         condition = channels * (1 if config.decomposition else 2)
         self.embedding = AgeEmbedding(channels)
@@ -252,10 +291,20 @@ class FaceAgeModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        mobile = config.encoder == "mobilenet"
+        self.encoder: nn.Module = MobileNet(last=ENCODER_LAYERS) if mobile else Encoder(config)
         if config.decomposition:
             self.decomposition = Decomposition(config.channels)
-            self.classifier = AgeClassifier(config)
+            self.classifier = MobileNetClassifier() if mobile else AgeClassifier(config)
+        self.identity_projection = (
+            nn.Sequential(
+                nn.Conv2d(config.channels, 4 * config.width, 1),
+                ResidualBlock(4 * config.width, 4 * config.width),
+                ResidualBlock(4 * config.width, 4 * config.width),
+            )
+            if config.channels != 4 * config.width
+            else nn.Identity()
+        )
         self.decoder = Decoder(config)
         self.age_feature_cnn = AgeFeatureCNN(config, sum(self.decoder.modulation_channels))
 
@@ -274,11 +323,13 @@ class FaceAgeModel(nn.Module):
     def encode(self, faces: Tensor) -> Decomposed:  # N,3,S,S in [-1, 1]
         """Encode faces; `decode` then gives the change to any number of target ages."""
         detail = F.pixel_unshuffle(faces, 2)
-        features = self.encoder(detail)
+        features = self._features(faces)
         if not self.config.decomposition:
-            return Decomposed(features, torch.zeros_like(features), detail)
+            return Decomposed(
+                self.identity_projection(features), torch.zeros_like(features), detail
+            )
         identity, age_features = self.decomposition(features)
-        return Decomposed(identity, age_features, detail)
+        return Decomposed(self.identity_projection(identity), age_features, detail)
 
     def decode(
         self, encoded: Decomposed, target_age: Tensor, source_age: Tensor | None = None
@@ -301,9 +352,27 @@ class FaceAgeModel(nn.Module):
             faces: crops, best at R = `config.classifier_crop`.
             zoom: above 1, a smaller part of the face fills the classifier's input.
         """
-        inner = inner_face(faces, self.config.classifier_size, zoom)
-        logits: Tensor = self.classifier(self.encode(inner).age_features)
+        config = self.config
+        inner = inner_face(faces, config.classifier_size, zoom, config.classifier_window)
+        return self.classify(inner)
+
+    def classify(self, inner: Tensor) -> Tensor:  # N,3,s,s -> N,101
+        """Logits over the years 0-100, from windows that are cut out and resized already."""
+        logits: Tensor = self.classifier(self.age_features(inner))
         return logits
+
+    def age_features(self, faces: Tensor) -> Tensor:  # N,3,S,S -> N,C,h,w
+        """The age part of the features; cheaper than `encode` where only it is needed."""
+        features = self._features(faces)
+        if not self.config.decomposition:
+            return torch.zeros_like(features)
+        age_features: Tensor = self.decomposition(features)[1]
+        return age_features
+
+    def _features(self, faces: Tensor) -> Tensor:  # N,3,S,S -> N,C,S/8,S/8
+        mobile = self.config.encoder == "mobilenet"
+        features: Tensor = self.encoder(faces if mobile else F.pixel_unshuffle(faces, 2))
+        return features
 
 
 def apply_change(
@@ -331,16 +400,23 @@ def apply_change(
     return (moved + residual).clamp(-1, 1)
 
 
-def inner_face(faces: Tensor, size: int, zoom: float = 1.0) -> Tensor:  # N,3,R,R -> N,3,size,size
-    """The inner half of FFHQ crops (less if zoom > 1), resized to `size` px."""
+def inner_face(
+    faces: Tensor, size: int, zoom: float = 1.0, window: Window = INNER_WINDOW
+) -> Tensor:  # N,3,R,R -> N,3,size,size
+    """A window of FFHQ crops, by default their inner half, resized to `size` px.
+
+    Args:
+        zoom: above 1, a smaller part of the window.
+    """
     side = faces.shape[-1]
-    inner = round(side * INNER_SIDE / zoom)
-    top = round(side * (INNER_TOP + INNER_SIDE / 2) - inner / 2)
-    left = round(side * (INNER_LEFT + INNER_SIDE / 2) - inner / 2)
-    window = faces[..., top : top + inner, left : left + inner]
+    top, left, extent = window
+    inner = round(side * extent / zoom)
+    first_row = round(side * (top + extent / 2) - inner / 2)
+    first_column = round(side * (left + extent / 2) - inner / 2)
+    part = faces[..., first_row : first_row + inner, first_column : first_column + inner]
     if inner == size:
-        return window
-    return F.interpolate(window, size, mode="bilinear", align_corners=False, antialias=inner > size)
+        return part
+    return F.interpolate(part, size, mode="bilinear", align_corners=False, antialias=inner > size)
 
 
 def group_log_probabilities(logits: Tensor) -> Tensor:  # N,101 -> N,10

@@ -31,7 +31,7 @@ class StepPlan:
         images_seen: before the step, by all processes.
         images: number of source faces of the step, of all processes.
         index: (N,) source faces.
-        matched: (N,) real faces of the target ages; empty in the warm-up.
+        matched: (N,) real faces of the target ages; empty in the warm-up and in distillation.
         seed: of the step.
         random_state: of torch's CPU generator, with which the step continues.
     """
@@ -59,14 +59,14 @@ class StepPlanner:
 
     Args:
         labels: of the training set.
-        colours: N,3, the colours of its faces' skin.
+        colours: N,3, the colours of its faces' skin; None plans no matched faces.
     """
 
     def __init__(
-        self, config: TrainConfig, processes: Processes, labels: Labels, colours: Tensor
+        self, config: TrainConfig, processes: Processes, labels: Labels, colours: Tensor | None
     ) -> None:
         self._config, self._processes = config, processes
-        self._matched_sampler = MatchedSampler(labels, colours)
+        self._matched_sampler = MatchedSampler(labels, colours) if colours is not None else None
         self._warmup_sampler = InfiniteSampler(draw_weights(labels, config.balance), config.seed)
         weights = draw_weights(labels, config.balance, config.sharpness)
         self.sampler = InfiniteSampler(weights, config.seed + 1)
@@ -82,11 +82,12 @@ class StepPlanner:
         count = images // self._processes.count
         seed = ((config.seed * 1_000_003 + images_seen) * 1024 + rank) % 2**63
         generator = torch.Generator().manual_seed(seed)
+        sampler, start = self.sampler, images_seen - config.warmup_images
         if in_warmup:
-            index = self._warmup_sampler.batch(images_seen + rank * count, count)
-            matched = index[:0]
-        else:
-            index = self.sampler.batch(images_seen - config.warmup_images + rank * count, count)
+            sampler, start = self._warmup_sampler, images_seen
+        index = sampler.batch(start + rank * count, count)
+        matched = index[:0]
+        if self._matched_sampler and not in_warmup:
             ages = MAX_TARGET_AGE * torch.rand(count, generator=generator) ** 1.5
             matched = self._matched_sampler.draw(index, ages, generator)
         return StepPlan(images_seen, images, index, matched, seed, generator.get_state())
@@ -145,8 +146,10 @@ def load_data(
         if isinstance(loaded[-1], DecodedDataset):
             memory -= decoded_bytes(dataset, side)
     train, val = loaded
-    with progress.task("measuring skin colours", len(train)) as advance:
-        colours = measure_colours(train, advance)
+    colours = None
+    if not config.distill_from:
+        with progress.task("measuring skin colours", len(train)) as advance:
+            colours = measure_colours(train, advance)
     return TrainingData(
         train_set, train, val, StepPlanner(config, processes, train.labels, colours)
     )

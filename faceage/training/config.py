@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from faceage import hub
 from faceage.errors import ConfigError, WeightsError
 from faceage.models.discriminators import make_discriminator
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.generator import CLASSIFIER_WINDOWS, FaceAgeModel, ModelConfig
 from faceage.models.vgg import VggFeatures
 from faceage.training.losses import LossWeights
 
@@ -66,6 +66,10 @@ class TrainConfig:
         vgg: file of VGG19's weights (torchvision's .pth, or .safetensors); None: the one that
             `faceage weights fetch vgg19` has fetched.
         weights: start from the generator in this weights file instead of random weights.
+        teacher: file of the age teacher (`faceage train-teacher`). The warm-up starts from it and
+            learns from its age distributions; needs model.encoder=mobilenet.
+        distill_from: weights file whose synthesis is distilled after the warm-up, in place of the
+            synthesis losses.
         licence: of the trained weights, stored in their metadata.
     """
 
@@ -101,6 +105,8 @@ class TrainConfig:
     age_features: bool = False
     vgg: Path | None = None
     weights: Path | None = None
+    teacher: Path | None = None
+    distill_from: Path | None = None
     licence: str = "unknown: set by whoever trained these weights"
 
     def check(self, processes: int = 1) -> None:
@@ -134,6 +140,12 @@ class TrainConfig:
             problems.append(
                 f"{' and '.join(users)} needs a trained classifier: set warmup_images or weights"
             )
+        if (self.teacher is None) != (self.distill_from is None):
+            problems.append("teacher and distill_from are used together")
+        if self.model.encoder not in CLASSIFIER_WINDOWS:
+            problems.append(
+                f"model.encoder is {self.model.encoder}, must be {' or '.join(CLASSIFIER_WINDOWS)}"
+            )
         if problems:
             raise ConfigError(
                 f"Invalid options: {'; '.join(problems)}.", "Change them with --set or the recipe."
@@ -165,7 +177,7 @@ def find_vgg(config: TrainConfig) -> Path | None:
 
 
 # Options that are paths on this machine.
-PATHS = ("data", "out", "vgg", "weights")
+PATHS = ("data", "out", "vgg", "weights", "teacher", "distill_from")
 
 # Options that may change when a run resumes.
 CHANGEABLE = (*PATHS, "images", "licence", "memory_gb", "save_minutes", "workers")
@@ -197,6 +209,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "projected": True,
         "age_features": True,
         "diff_augment": True,
+    },
+    "distilled": {
+        "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=192)),
+        "losses": {"perceptual": 0.0},
+        "images": 60_000,
+        "warmup_images": 15_000,
+        "warmup_batch": 48,
+        "lr_warmup": 3e-4,
+        "weight_decay": 0.02,
+        "lr": 1e-3,
+        "lr_encoder": 0.0,
+        "ema_images": 5_000,
     },
 }
 

@@ -65,12 +65,26 @@ def age_loss(logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor) -> Ten
         groups: (N,) age groups.
         exact: (N,) bool, the years are known.
     """
-    years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
-    deviation = (0.5 + 0.06 * ages)[:, None]
-    target = (-0.5 * ((years - ages[:, None]) / deviation) ** 2).softmax(1)
-    on_years = -(target * logits.float().log_softmax(1)).sum(1)
+    return age_losses(logits, ages, groups, exact).mean()
+
+
+def age_losses(
+    logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor
+) -> Tensor:  # N,101 -> (N,)
+    """`age_loss` of each face."""
+    on_years = -(label_distribution(ages) * logits.float().log_softmax(1)).sum(1)
     on_groups = F.nll_loss(group_log_probabilities(logits), groups, reduction="none")
-    return (on_years * exact + on_groups).mean()
+    return on_years * exact + on_groups
+
+
+def label_distribution(ages: Tensor) -> Tensor:  # (N,) years -> N,101
+    """Normal distributions over the years 0-100 around the labels (Gao et al., TIP 2017).
+
+    The standard deviation is 0.5 + 0.06 y: a year is much for a baby and little at 60.
+    """
+    years = torch.arange(YEARS, device=ages.device, dtype=torch.float32)
+    spread = (0.5 + 0.06 * ages)[:, None]
+    return (-0.5 * ((years - ages[:, None]) / spread) ** 2).softmax(1)
 
 
 @dataclass
@@ -222,7 +236,7 @@ def generator_loss(
         terms["perceptual"] = perceptual(reconstruction, batch.faces[:part])
     if weights.target_age:
         exact = torch.ones_like(batch.target_group, dtype=torch.bool)
-        logits = ema.classifier(ema.encode(age_views(aged)).age_features)
+        logits = ema.classify(age_views(aged))
         terms["target_age"] = age_loss(logits, batch.target_age, batch.target_group, exact)
     if weights.change:
         terms["change"] = size

@@ -47,7 +47,9 @@ class Networks:
     ) -> None:
         self._device = device
         torch.manual_seed(config.seed)
-        self.model = self.to_device(FaceAgeModel(config.model))
+        model = FaceAgeModel(config.model)
+        self._initialise(model)
+        self.model = self.to_device(model)
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         if synchronise:
             # Not the EMA model: one process alone runs it, which would wait for the others forever.
@@ -65,29 +67,36 @@ class Networks:
             self.age_views,
         )
         self.discriminator = self.to_device(discriminator)
-        self._make_optimisers(config)
+        self.optimiser_warmup, self.optimiser = self._make_optimisers(config)
+        self.optimiser_discriminator = torch.optim.Adam(
+            self.discriminator.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99)
+        )
         if config.compile:
             self._compile(with_discriminator=not config.losses.r1)
 
-    def _make_optimisers(self, config: TrainConfig) -> None:
+    def _initialise(self, model: FaceAgeModel) -> None:
+        """Change the random initial weights; nothing to do here."""
+
+    def _make_optimisers(
+        self, config: TrainConfig
+    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """The generator's optimisers in the warm-up and in the synthesis."""
         warmed = [p for part in warmup_parts(self.model) for p in part.parameters()]
         ids = {id(p) for p in warmed}
         others = [p for p in self.model.parameters() if id(p) not in ids]
         decayed: dict[str, Any] = {"params": [p for p in warmed if p.ndim > 1]}
         not_decayed = {"params": [p for p in warmed if p.ndim <= 1], "weight_decay": 0.0}
-        self.optimiser_warmup = torch.optim.AdamW(
+        warmup = torch.optim.AdamW(
             [decayed, not_decayed], lr=config.lr_warmup, weight_decay=config.weight_decay
         )
-        self.optimiser = torch.optim.Adam(
+        synthesis = torch.optim.Adam(
             [
                 {"params": others, "lr": config.lr},
                 {"params": warmed, "lr": config.lr * config.lr_encoder},
             ],
             betas=(0.0, 0.99),
         )
-        self.optimiser_discriminator = torch.optim.Adam(
-            self.discriminator.parameters(), lr=config.lr_discriminator, betas=(0.5, 0.99)
-        )
+        return warmup, synthesis
 
     def _compile(self, with_discriminator: bool) -> None:
         """Compile in place, so that the names in the state stay the same.

@@ -108,8 +108,8 @@ def read_state(
 
 def _check_options(path: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
     changed = [k for k in now if k not in CHANGEABLE and now[k] != then.get(k)]
-    if bool(now["weights"]) != bool(then.get("weights")):  # the file may move
-        changed.append("weights")
+    files = ("weights", "teacher", "distill_from")  # they may move
+    changed += [name for name in files if bool(now[name]) != bool(then.get(name))]
     if changed:
         raise ConfigError(
             f"{path} was trained with other values of {', '.join(changed)}.",

@@ -84,7 +84,8 @@ def make_trainer(config: TrainConfig, processes: distributed.Processes) -> "Trai
     path = find_vgg(config)
     vgg = VggFeatures(read_tensors(path)) if path else None
     synchronise = processes.count > 1 and processes.device.type == "cuda"
-    networks = Networks(config, processes.device, vgg, synchronise)
+    networks_class, trainer_class = _classes(config)
+    networks = networks_class(config, processes.device, vgg, synchronise)
     progress = Progress(config.images, config.out if processes.is_first else None)
     run = read_state(config, processes, networks, processes.device)
     if run:
@@ -94,7 +95,15 @@ def make_trainer(config: TrainConfig, processes: distributed.Processes) -> "Trai
         if config.weights:
             run.initial_weights = networks.start_from(config.weights)
     data = load_data(config, processes, train_set, val_set, progress)
-    return Trainer(config, processes, networks, data, run, progress)
+    return trainer_class(config, processes, networks, data, run, progress)
+
+
+def _classes(config: TrainConfig) -> "tuple[type[Networks], type[Trainer]]":
+    if config.teacher:
+        from faceage.training.distillation import DistillationNetworks, DistillationTrainer
+
+        return DistillationNetworks, DistillationTrainer
+    return Networks, Trainer
 
 
 def open_splits(data: str) -> tuple[Dataset, Dataset]:
@@ -155,9 +164,8 @@ class Trainer:
         """One step of the warm-up or the synthesis; the losses are empty if it had no effect."""
         plan.seed_generators()
         images = images.to(self.device)
-        labels = self.data.train.labels[plan.pictures].to(self.device)
         in_warmup = plan.images_seen < self.config.warmup_images
-        terms = (self._warmup_step if in_warmup else self._synthesis_step)(plan, images, labels)
+        terms = (self._warmup_step if in_warmup else self._synthesis_step)(plan, images)
         # The EMA's half-life grows at the beginning of the run.
         half_life = min(self.config.ema_images, plan.images_seen / 4 + 1)
         self.networks.update_ema(0.5 ** (plan.images / half_life))
@@ -168,18 +176,18 @@ class Trainer:
             self._end_warmup()
         return terms
 
-    def _warmup_step(self, plan: StepPlan, images: Tensor, labels: Labels) -> Terms:
+    def _warmup_step(self, plan: StepPlan, images: Tensor) -> Terms:
         config, networks = self.config, self.networks
         rise = min(1.0, (plan.images_seen + plan.images) / (0.05 * config.warmup_images))
         fall = 0.5 + 0.5 * math.cos(math.pi * plan.images_seen / config.warmup_images)
         for group in networks.optimiser_warmup.param_groups:
-            group["lr"] = config.lr_warmup * rise * fall
+            group["lr"] = config.lr_warmup * rise * fall * group.get("factor", 1.0)
         networks.model.train()
-        loss = self._age_loss(networks.model, images, labels)
+        loss = self._age_loss(networks.model, images, plan.index)
         return {"G/age": loss.detach()} if self._update(networks.optimiser_warmup, loss) else {}
 
-    def _synthesis_step(self, plan: StepPlan, images: Tensor, labels: Labels) -> Terms:
-        networks, count = self.networks, len(plan.index)
+    def _synthesis_step(self, plan: StepPlan, images: Tensor) -> Terms:
+        networks = self.networks
         networks.model.train()
         if self._warmup_done:
             # The encoder's input now alternates between inner and whole faces, whose statistics
@@ -188,8 +196,8 @@ class Trainer:
                 part.requires_grad_(self.config.lr_encoder > 0)
                 for norm in batch_norms(part):
                     norm.eval()
-        batch = self._prepare(count, images, labels)
-        terms, aged = self._update_generator(batch, images[:count], labels[:count])
+        batch = self._prepare(plan, images)
+        terms, aged = self._update_generator(batch, plan, images)
         if not terms:
             return {}
         networks.discriminator.requires_grad_(True)
@@ -203,8 +211,9 @@ class Trainer:
         named = {f"G/{k}": v for k, v in terms.items()} | {f"D/{k}": v for k, v in terms_d.items()}
         return {name: value.detach() for name, value in named.items()} if terms_d else {}
 
-    def _prepare(self, count: int, images: Tensor, labels: Labels) -> SynthesisBatch:
-        """The inputs of a synthesis step, from `count` source faces and as many matched faces."""
+    def _prepare(self, plan: StepPlan, images: Tensor) -> SynthesisBatch:
+        """The inputs of a synthesis step: source faces and matched faces."""
+        labels, count = self._labels(plan.pictures), len(plan.index)
         faces, mask = whole_faces(images, labels.valid, self.config.model.size)
         faces = self.networks.to_device(faces)
         group = labels.groups[count:]
@@ -220,7 +229,7 @@ class Trainer:
         )
 
     def _update_generator(
-        self, batch: SynthesisBatch, images: Tensor, labels: Labels
+        self, batch: SynthesisBatch, plan: StepPlan, images: Tensor
     ) -> tuple[Terms, Features]:
         """Update the generator; returns its losses and the discriminator's features."""
         config, networks = self.config, self.networks
@@ -237,7 +246,8 @@ class Trainer:
                 networks.perceptual,
             )
         if config.losses.age and config.lr_encoder and config.model.decomposition:
-            terms["age"] = self._age_loss(networks.model, images, labels)
+            sources = images[: len(plan.index)]
+            terms["age"] = self._age_loss(networks.model, sources, plan.index)
             loss = loss + config.losses.age * terms["age"]
         return (terms if self._update(networks.optimiser, loss) else {}), aged
 
@@ -259,10 +269,12 @@ class Trainer:
             terms = terms or new_terms
         return terms
 
-    def _age_loss(self, model: FaceAgeModel, images: Tensor, labels: Labels) -> Tensor:
+    def _age_loss(self, model: FaceAgeModel, images: Tensor, index: Tensor) -> Tensor:
+        """The age loss on pictures of the train set, N,R,R,3 uint8, and their indices."""
+        labels = self._labels(index)
         inner = inner_faces(images, labels.valid, self.config.model.classifier_size)
         with self._autocast():
-            logits = model.classifier(model.encode(self.networks.to_device(inner)).age_features)
+            logits = model.classify(self.networks.to_device(inner))
         return age_loss(logits, labels.ages, labels.groups, labels.exact)
 
     def _update(self, optimiser: torch.optim.Optimizer, loss: Tensor) -> bool:
@@ -296,8 +308,8 @@ class Trainer:
         """Continue from the EMA encoder and classifier, with recalibrated batch statistics."""
         ema = self.networks.ema
 
-        def run(images: Tensor, labels: Labels) -> None:
-            self._age_loss(ema, images, labels)
+        def run(images: Tensor, index: Tensor) -> None:
+            self._age_loss(ema, images, index)
 
         self._recalibrate(ema, batch_norms(*warmup_parts(ema)), run)
         self.networks.model.load_state_dict(ema.state_dict())
@@ -309,21 +321,24 @@ class Trainer:
         in_warmup = self.state.images_seen < self.config.warmup_images
         fixed = self._warmup_done and not in_warmup  # the statistics of encoder and classifier
 
-        def run(images: Tensor, labels: Labels) -> None:
+        def run(images: Tensor, index: Tensor) -> None:
             if decomposes and not fixed:
-                self._age_loss(model, images, labels)
+                self._age_loss(model, images, index)
+            labels = self._labels(index)
             ages = torch.rand(len(images), device=self.device) * MAX_TARGET_AGE  # as in use
             faces, _ = whole_faces(images, labels.valid, self.config.model.size)
             with self._autocast():
                 encoded = model.encode(self.networks.to_device(faces))
                 model.decode(encoded, ages, None if decomposes else labels.ages)
 
-        norms = batch_norms(model.age_feature_cnn) if fixed else batch_norms(model)
+        norms = batch_norms(model)
+        if fixed:
+            norms = batch_norms(model.identity_projection, model.age_feature_cnn)
         self._recalibrate(model, norms, run)
         return model
 
     def _recalibrate(
-        self, model: FaceAgeModel, norms: list[BatchNorm], run: Callable[[Tensor, Labels], None]
+        self, model: FaceAgeModel, norms: list[BatchNorm], run: Callable[[Tensor, Tensor], None]
     ) -> None:
         # The same faces in every process, for the same statistics in every process.
         sampler, size = self.data.planner.sampler, CALIBRATION_BATCH
@@ -333,7 +348,7 @@ class Trainer:
         def batch(number: int) -> None:
             images = next(pictures).to(self.device)
             torch.manual_seed(number)
-            run(images, self.data.train.labels[indices[number]].to(self.device))
+            run(images, indices[number])
 
         model.eval()
         recalibrate(norms, batch, CALIBRATION_BATCHES)
@@ -363,7 +378,7 @@ class Trainer:
         model = self._recalibrated()
         figures = preview.measure_accuracy(model, val, self.device, self._autocast())
         self.progress.record(images_seen, figures)
-        metadata = describe_run(self.config, self.data.dataset, self.state.initial_weights)
+        metadata = describe_run(self.config, self.data.dataset, self._sources())
         metadata |= {"images_seen": str(images_seen), "figures": json.dumps(figures)}
         save_weights(path, model, metadata)
         # safetensors creates files that only their owner can read.
@@ -379,6 +394,15 @@ class Trainer:
                 "weights": hub.file_sha256(path),
             },
         )
+
+    def _sources(self) -> dict[str, dict[str, str]]:
+        """Descriptions of the weights that the run used, by their names in the metadata."""
+        initial_weights = self.state.initial_weights
+        return {"initial_weights": initial_weights} if initial_weights else {}
+
+    def _labels(self, index: Tensor) -> Labels:
+        """Labels of the train set, on the device."""
+        return self.data.train.labels[index].to(self.device)
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager[None]:
         enabled = enabled and self.config.dtype == "bfloat16"

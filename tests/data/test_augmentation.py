@@ -25,14 +25,14 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     def stay(count: int, *_: object, **__: object) -> Tensor:
         return torch.eye(2, 3).expand(count, 2, 3)
 
-    monkeypatch.setattr(augment, "_similarity", stay)
+    monkeypatch.setattr(augment, "random_similarity", stay)
 
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """No recolouring, blur, noise or erasing."""
-    monkeypatch.setattr(augment, "_recolour", lambda faces, strength: faces)
-    for name in ("_degrade", "_erase"):
+    monkeypatch.setattr(augment, "recolour", lambda faces, strength: faces)
+    for name in ("_degrade", "erase"):
         monkeypatch.setattr(augment, name, lambda faces, **_: faces)
 
 
@@ -171,7 +171,7 @@ def test_random_numbers_come_from_torchs_generator(images: Tensor, what: str) ->
 
 def test_erased_rectangles_are_grey() -> None:
     torch.manual_seed(0)
-    faces = augment._erase(torch.ones(200, 3, 32, 32))
+    faces = augment.erase(torch.ones(200, 3, 32, 32))
     erased = (faces == 0).any(1).flatten(1).any(1)
     assert 0.4 < erased.float().mean() < 0.6
     assert faces.unique().tolist() == [0.0, 1.0]
@@ -180,7 +180,7 @@ def test_erased_rectangles_are_grey() -> None:
 def test_recolouring_is_the_same_for_a_whole_face() -> None:
     torch.manual_seed(0)
     faces = torch.zeros(8, 3, 4, 4)
-    recoloured = augment._recolour(faces, 0.4)
+    recoloured = augment.recolour(faces, 0.4)
     assert torch.allclose(recoloured, recoloured[:, :1, :1, :1].expand_as(faces), atol=1e-6)
     assert recoloured[:, 0, 0, 0].abs().max() <= 0.2 + 1e-6  # brightness: half the strength
     assert len(recoloured[:, 0, 0, 0].unique()) == 8
