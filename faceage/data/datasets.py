@@ -99,6 +99,29 @@ class Dataset:
             image = image.resize((size, size), method)
         return np.asarray(image)
 
+    def check_files(self) -> None:
+        """Check that all pictures are there, without reading them.
+
+        Raises:
+            DataError: some are missing, or a zip is missing or damaged.
+        """
+        members = {name: self._list_zip(name) for name in {s.zip for s in self.samples if s.zip}}
+        missing = [
+            sample.file
+            for sample in self.samples
+            if not (
+                sample.file in members[sample.zip]
+                if sample.zip
+                else (self.root / sample.file).is_file()
+            )
+        ]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(self)} pictures in {self.root} are missing, such as "
+                f"{missing[0]}.",
+                "Restore them or remove their rows from the csv.",
+            )
+
     def close(self) -> None:
         """Close the zips that this process has opened."""
         for key in [key for key in self._archives if key[0] == os.getpid()]:
@@ -122,6 +145,14 @@ class Dataset:
         if len(data) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
         return data
+
+    def _list_zip(self, name: str) -> set[str]:
+        try:
+            return set(self._open_zip(name).namelist())
+        except _UNREADABLE as error:
+            raise DataError(
+                f"Cannot read {self.root / name}: {error}.", "Restore the zip or remove its rows."
+            ) from None
 
     def _open_zip(self, name: str) -> zipfile.ZipFile:
         key = (os.getpid(), threading.get_ident(), name)

@@ -84,7 +84,7 @@ def make_trainer(config: TrainConfig, processes: distributed.Processes) -> "Trai
     path = find_vgg(config)
     vgg = VggFeatures(read_tensors(path)) if path else None
     synchronise = processes.count > 1 and processes.device.type == "cuda"
-    networks_class, trainer_class = _classes(config)
+    networks_class, trainer_class = trainer_classes(config)
     networks = networks_class(config, processes.device, vgg, synchronise)
     progress = Progress(config.images, config.out if processes.is_first else None)
     run = read_state(config, processes, networks, processes.device)
@@ -98,7 +98,8 @@ def make_trainer(config: TrainConfig, processes: distributed.Processes) -> "Trai
     return trainer_class(config, processes, networks, data, run, progress)
 
 
-def _classes(config: TrainConfig) -> "tuple[type[Networks], type[Trainer]]":
+def trainer_classes(config: TrainConfig) -> "tuple[type[Networks], type[Trainer]]":
+    """The classes of a run's networks and trainer."""
     if config.teacher:
         from faceage.training.distillation import DistillationNetworks, DistillationTrainer
 
