@@ -108,7 +108,8 @@ def test_find_looks_in_the_package_then_in_the_cache_then_for_a_path(
     [
         (
             "nonsuch",
-            "No weights file nonsuch. Give a path, or one of: compact-128, distilled-128, retinaface, vgg19.",
+            "No weights file nonsuch. Give a path, or one of: "
+            "compact-128, distilled-128, retinaface, vgg19.",
         ),
         (hub.DEFAULT, "missing from"),
         ("retinaface", "Get them with: faceage weights fetch retinaface"),

@@ -14,6 +14,7 @@ from faceage.checkpoints import load_weights
 from faceage.data import augmentation
 from faceage.distributed import Processes
 from faceage.errors import ConfigError
+from faceage.hub import file_sha256
 from faceage.imaging.conversion import to_tensor
 from faceage.models.age_teacher import AgeTeacher, estimate
 from faceage.models.generator import ENCODER_LAYERS, Change, FaceAgeModel, apply_change
@@ -107,6 +108,10 @@ class DistillationTrainer(Trainer):
         self.age_teacher = load_teacher(config.teacher)
         self.synthesis_teacher = load_weights(config.distill_from)[0]
         super().__init__(config, processes)
+        self.initial_weights |= {
+            "teacher_sha256": file_sha256(config.teacher),
+            "distill_from_sha256": file_sha256(config.distill_from),
+        }
         self.synthesis_teacher = self._to_device(self.synthesis_teacher)
         self.age_teacher.to(self.device)
         self.soft_labels = Tensor()

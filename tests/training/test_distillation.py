@@ -139,7 +139,8 @@ def test_training_distils_both_phases_and_resumes(
     quiet = train(options, "cpu")
     model, metadata = load_weights(quiet)
     assert model.config.encoder == "mobilenet"
-    assert "teacher" in json.loads(metadata["training"])
+    assert json.loads(metadata["training"])["teacher"] == ""  # paths are not written
+    assert {"teacher_sha256", "distill_from_sha256"} == set(json.loads(metadata["initial_weights"]))
 
     stopped = dataclasses.replace(options, out=tmp_path / "again", images=12)
     train(stopped, "cpu")
