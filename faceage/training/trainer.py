@@ -43,7 +43,6 @@ from faceage.training.losses import (
 from faceage.training.networks import Networks, batch_norms, warmup_parts
 from faceage.training.provenance import describe_run
 from faceage.training.state import (
-    STATE,
     RunState,
     make_replay_buffer,
     read_state,
@@ -382,8 +381,6 @@ class Trainer:
         metadata = describe_run(self.config, self.data.dataset, self._sources())
         metadata |= {"images_seen": str(images_seen), "figures": json.dumps(figures)}
         save_weights(path, model, metadata)
-        # safetensors creates files that only their owner can read.
-        path.chmod((self.config.out / STATE).stat().st_mode)
         sheet = np.asarray(preview.draw_samples(model, val, self.device))
         save_photo(
             Photo(sheet),
