@@ -43,6 +43,10 @@ _UNREADABLE = (
 )
 
 
+class EmptySplitError(DataError):
+    """A dataset has no pictures in a split."""
+
+
 class Dataset:
     """The labelled samples of one split, and access to their pictures."""
 
@@ -51,7 +55,7 @@ class Dataset:
         self.root = root
         self.samples = list(samples)
         if not self.samples:
-            raise DataError(
+            raise EmptySplitError(
                 f"No labelled pictures in {root}.", "Check the folder and the column set."
             )
         # Open zips, which processes and threads must not share.

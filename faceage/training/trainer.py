@@ -20,8 +20,8 @@ from faceage import distributed, hub
 from faceage.ages import GROUPS
 from faceage.checkpoints import BatchNorm, read_tensors, recalibrate, save_weights
 from faceage.data.augmentation import inner_faces, whole_faces
-from faceage.data.datasets import Dataset, Labels, open_dataset
-from faceage.errors import DataError, FaceAgeError
+from faceage.data.datasets import Dataset, EmptySplitError, Labels, open_dataset
+from faceage.errors import FaceAgeError
 from faceage.files import make_folder
 from faceage.imaging.photos import Photo, save_photo
 from faceage.models.discriminators import Features
@@ -115,7 +115,7 @@ def open_splits(data: str) -> tuple[Dataset, Dataset]:
     train_set = open_dataset(data, "train")
     try:
         return train_set, open_dataset(data, "val")
-    except DataError:
+    except EmptySplitError:
         return train_set, train_set
 
 

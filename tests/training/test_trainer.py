@@ -386,6 +386,17 @@ def test_without_a_val_set_the_training_set_is_monitored(
     assert set(json.loads(metadata["figures"])) == {"val/accuracy", "val/one_off"}  # no years known
 
 
+def test_a_malformed_val_set_is_refused(
+    make: Callable[..., TrainConfig], data: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "faces"
+    root.mkdir()
+    (root / "0.png").write_bytes((data / "0.png").read_bytes())
+    (root / "faces.csv").write_text("file,age,set\n0.png,5,train\n0.png,old,val\n0.png,7,test\n")
+    with pytest.raises(DataError, match="line 3"):
+        train(make(data=str(root)), "cpu")
+
+
 def test_the_ema_has_its_half_life(
     make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
