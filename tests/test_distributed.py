@@ -199,17 +199,21 @@ def test_two_processes_agree(tmp_path: Path) -> None:
 EVALUATION = """
 import json, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/evaluation"]
 from faceage.evaluation import measure
 from faceage.distributed import is_first
-from faceage.evaluation.run import Judges, Options, evaluate
-from stand_ins import AngleJudge, BrightnessJudge, LevelJudge
+from faceage.evaluation.evaluators import Evaluators
+from faceage.evaluation.run import Options, evaluate
+from stand_ins import AngleEvaluator, BrightnessEvaluator, LevelEvaluator
 measure.BATCH = 2
-judges = Judges(BrightnessJudge(), AngleJudge(), LevelJudge())
-options = Options(targets=[5, 70], limit=5, people=2, out=Path({out!r}), force=True)
-report = evaluate({data!r}, [{weights!r}], None, judges, options, "cpu")
+evaluators = Evaluators(BrightnessEvaluator(), AngleEvaluator(), LevelEvaluator())
+out = Path({out!r})
+options = Options(
+    {data!r}, [{weights!r}], targets=[5, 70], limit=5, people=2, out=out, force=True, device="cpu"
+)
+report = evaluate(options, evaluators)
 name = "first" if is_first() else "second"
-Path({out!r}, name).write_text(json.dumps(report["models"][0]["bands"]))
+(out / name).write_text(str(report.methods[0].ranges))
 """
 
 
@@ -231,5 +235,6 @@ def test_two_processes_measure_what_one_does(tmp_path: Path, tiny_weights: Path)
     alone, both = (tmp_path / name for name in ("alone", "both"))
     for name in ("report.json", "report.md", "report.html", "sheet-tiny-random.jpg"):
         assert (both / name).read_bytes() == (alone / name).read_bytes()
-    assert json.loads((both / "report.json").read_text())["models"][0]["cycle"]["l1"]["count"] == 5
+    report = json.loads((both / "report.json").read_text())
+    assert report["methods"][0]["scores"]["cycle_l1"]["count"] == 5
     assert (both / "first").read_text() == (both / "second").read_text()

@@ -65,11 +65,7 @@ class Inputs:
         return len(self.dataset)
 
     def crops(self, chosen: Indices, size: int = CROP) -> Pixels:
-        """The chosen faces, (M,size,size,3) RGB, resized from the pictures themselves.
-
-        Raises:
-            DataError: a picture is missing or damaged.
-        """
+        """The chosen faces, (M,size,size,3) RGB, resized from the pictures themselves."""
         samples = [self.dataset.samples[i] for i in chosen]
         part = Dataset(self.dataset.name, self.dataset.root, samples)
         return np.asarray(decode(part, size).images)

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import inception_v3
 
-from faceage.errors import ConfigError, WeightsError
+from faceage.errors import ConfigError
 from faceage.evaluation.evaluators import InceptionEvaluator, PerceptualEvaluator
 
 # AlexNet's convolutions: number, channels, channels before, side, stride, padding.
