@@ -1,11 +1,11 @@
-"""The age of a face in a photo, and the same face at another age.
+"""Predict the age of faces in photos, and show the same faces at other ages.
 
     import faceage
     ager = faceage.load()
     ager.predict("me.jpg")              # [Prediction(age=34.1, group="30-39", ...)]
     ager.age("me.jpg", to=[5, 70])      # [Aged(age=5.0, photo=<PIL.Image>, ...), ...]
 
-Importing the package is instant: what needs torch is imported when it is first asked for.
+Importing the package is instant: torch is imported when `load` or a class is first used.
 """
 
 from typing import TYPE_CHECKING

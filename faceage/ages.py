@@ -1,7 +1,7 @@
-"""Ages in years, the ten age groups of FFHQ-Aging, and the reading of `--to`.
+"""Ages in years, the ten age groups of FFHQ-Aging, and the syntax of `--to`.
 
-Ages are float years everywhere in this package, never scaled. The groups are those of
-FFHQ-Aging (Or-El et al., "Lifespan Age Transformation Synthesis", ECCV 2020).
+Ages are years, as floats, everywhere in this package. The groups are those of FFHQ-Aging (Or-El et
+al., "Lifespan Age Transformation Synthesis", ECCV 2020).
 """
 
 import bisect
@@ -19,11 +19,11 @@ GROUP_NAMES = ("0-2", "3-6", "7-9", "10-14", "15-19", "20-29", "30-39", "40-49",
 GROUP_STARTS = (0, 3, 7, 10, 15, 20, 30, 40, 50, 70)  # first year of each group
 GROUPS = len(GROUP_NAMES)
 
-# Years at which the target-age embedding is learned; between two knots it is interpolated.
-# Dense where faces change fast.
+# Years that have an age embedding of their own; between two of them it is interpolated. They are
+# closer together where faces change faster.
 KNOTS = (0, 2, 4, 7, 10, 14, 18, 24, 30, 40, 50, 60, 70, 80, 100)
 
-MAX_TARGETS = 101  # as many as there are whole years
+MAX_TARGETS = 101  # every whole year from 0 to 100
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})-({_NUMBER})(?::({_NUMBER}))?")
@@ -41,10 +41,10 @@ def group_range(group: int) -> tuple[int, int]:
 
 
 def parse_group(name: str) -> int:
-    """The group a name such as "20-29" or "70+" stands for; FFHQ-Aging writes "70-120".
+    """The group (0-9) of a name: "20-29", "70+", or FFHQ-Aging's "70-120" for the last group.
 
     Raises:
-        AgeError: the name is none of the ten.
+        AgeError: there is no such group.
     """
     text = name.strip()
     if text == "70-120":
@@ -55,30 +55,30 @@ def parse_group(name: str) -> int:
 
 
 def format_age(age: float) -> str:
-    """An age as it stands in file names: 5 -> "05", 12.5 -> "12.5"."""
-    return f"{age:02.0f}" if float(age).is_integer() else f"{age:04.1f}".rstrip("0")
+    """An age as used in file names: 5 -> "05", 12.5 -> "12.5", 5.01 -> "05.01"."""
+    return f"{age:09.6f}".rstrip("0").rstrip(".")
 
 
 def parse_ages(texts: Iterable[str]) -> list[float]:
     """Target ages from the values of `--to`: "5,70", "37.5", "20-30" (every 1 year), "10-80:10".
 
     Returns:
-        Ages in years, in the order asked for, without repeats.
+        Ages in years, in the given order, without duplicates.
 
     Raises:
-        AgeError: not a number or range, out of 0-100, an empty or backward range.
+        AgeError: not a number or range, outside 0-100, an empty range, or too many ages.
     """
     ages: dict[float, None] = {}
     for text in texts:
         for part in text.split(","):
             ages.update(dict.fromkeys(_parse_part(part.strip())))
     if len(ages) > MAX_TARGETS:
-        raise AgeError(f"{len(ages)} target ages are too many.", f"Ask for {MAX_TARGETS} at most.")
+        raise AgeError(f"{len(ages)} target ages are too many.", f"Give at most {MAX_TARGETS}.")
     return list(ages)
 
 
 def check_age(age: float) -> float:
-    """The age as float.
+    """The age as a float.
 
     Raises:
         AgeError: not a finite number from 0 to 100.
@@ -93,15 +93,17 @@ def _parse_part(part: str) -> list[float]:
         start, stop = check_age(float(match[1])), check_age(float(match[2]))
         step = float(match[3] or 1)
         if step <= 0 or stop < start:
-            raise AgeError(f"Range {part!r} is empty.", "Write it low-high:step, as in 10-80:10.")
+            raise AgeError(
+                f"Range {part!r} is empty.", "Write low-high:step, for example 10-80:10."
+            )
         count = int((stop - start) / step + 1e-9) + 1
         if count > MAX_TARGETS:
-            raise AgeError(f"Range {part!r} has {count} ages.", f"Ask for {MAX_TARGETS} at most.")
+            raise AgeError(f"Range {part!r} has {count} ages.", f"Give at most {MAX_TARGETS}.")
         return [round(start + i * step, 6) for i in range(count)]
     try:
         age = float(part)
     except ValueError:
         raise AgeError(
-            f"Cannot read the age {part!r}.", "Write years: 5, or 5,70, or 10-80:10."
+            f"{part!r} is not an age.", "Write years: 5, or 5,70, or 10-80:10."
         ) from None
     return [check_age(age)]

@@ -1,4 +1,4 @@
-"""The Python API: `load()` gives a `FaceAger`, which predicts ages and changes them.
+"""The Python API: `load()` returns a `FaceAger`, which predicts ages and ages faces.
 
 ager = faceage.load()
 ager.predict("me.jpg")              # [Prediction(age=34.1, group="30-39", ...)]
@@ -8,7 +8,6 @@ ager.age("me.jpg", to=[5, 70])      # [Aged(age=5.0, photo=<PIL.Image>, ...), ..
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,15 @@ from PIL import Image
 from faceage import hub
 from faceage.ages import GROUP_NAMES, check_age
 from faceage.checkpoints import load_weights
-from faceage.errors import ConfigError, NoFaceError, WeightsError
-from faceage.faces.alignment import Face, crop_face, face_mask, native_size, paste_change
-from faceage.faces.detection import MIN_SCORE, Detector, make_detector, no_face_error
-from faceage.faces.selection import parse_faces
-from faceage.imaging.photos import Photo, as_photo
+from faceage.devices import pick_device
+from faceage.errors import WeightsError
+from faceage.faces.alignment import Face, crop_face, native_size
+from faceage.faces.detection import MIN_SCORE, Detector, make_detector
+from faceage.faces.paste import face_mask, paste_change
+from faceage.faces.selection import NumberedFace, choose_faces
+from faceage.imaging.conversion import to_tensor, to_uint8
+from faceage.imaging.decoding import to_8_bit
+from faceage.imaging.photos import Photo, PhotoLike, as_photo
 from faceage.models.generator import Change, Decomposed, FaceAgeModel, apply_change
 from faceage.models.tta import (
     CHUNK,
@@ -32,12 +35,8 @@ from faceage.models.tta import (
     summarize_distribution,
 )
 
-GREY = (
-    1.5  # mean difference of the colour channels, in levels, below which a crop is black and white
-)
-
-NumberedFace = tuple[int, Face]
-PhotoLike = str | Path | Image.Image | np.ndarray | Photo
+# Mean difference of the colour channels, in levels of 0-255, below which a crop is black and white.
+GREY = 1.5
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,11 @@ class Prediction:
 
     Attributes:
         age: years, the median of the predicted distribution.
-        interval: years; the middle 80 % of the distribution lies between the two.
-        group: the age group that the age lies in, as "30-39". Mostly the likeliest one.
+        interval: years; the bounds of the middle 80 % of the distribution.
+        group: the age group that `age` lies in, such as "30-39"; usually the most probable one.
         probabilities: of all ten groups, by name; they sum to 1.
-        face: where the face is.
-        number: its place in the photo, 1 for the largest face.
+        face: the face's box, landmarks and score.
+        number: its number in the photo, 1 for the largest face.
     """
 
     age: float
@@ -66,12 +65,13 @@ class Aged:
     """One photo at one target age, with every chosen face changed.
 
     Attributes:
-        age: the target, in years.
-        pixels: the photo, uint8 (H,W,3) RGB; outside the face masks as it was, bit for bit.
-        alpha: the photo's own transparency, uint8 (H,W), or None.
+        age: the target age, in years.
+        pixels: (H,W,3) RGB, uint16 for a photo of 16 bits, else uint8; outside the face masks
+            bit-identical to the photo.
+        alpha: the photo's transparency (H,W), of the type of `pixels`, or None.
         crops: the changed faces alone, each uint8 (S,S,3) at the model's size.
-        faces: where they are, in the order of `crops`.
-        numbers: their places in the photo, 1 for the largest face.
+        faces: their boxes, landmarks and scores, in the order of `crops`.
+        numbers: their numbers in the photo, 1 for the largest face.
     """
 
     age: float
@@ -83,10 +83,10 @@ class Aged:
 
     @property
     def photo(self) -> Image.Image:
-        """The photo as a PIL image, RGB or RGBA."""
-        image = Image.fromarray(self.pixels)
+        """The photo as a PIL image of 8 bits, RGB or RGBA."""
+        image = Image.fromarray(to_8_bit(self.pixels))
         if self.alpha is not None:
-            image.putalpha(Image.fromarray(self.alpha))
+            image.putalpha(Image.fromarray(to_8_bit(self.alpha)))
         return image
 
     @property
@@ -109,24 +109,24 @@ def load(
     """Load a model and a face detector.
 
     Args:
-        weights: a name (`faceage weights list`) or a path; None is the model of the package.
+        weights: a name (`faceage weights list`) or a path; None is the packaged model.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         detector: "yunet" or "retinaface".
-        min_score: from 0 to 1; less certain faces are ignored.
+        min_score: from 0 to 1; faces with a lower score are ignored.
 
     Raises:
         WeightsError: the weights are missing, damaged, or of another architecture.
         ConfigError: there is no such device.
     """
     where = pick_device(device)
-    finder = load_detector(detector, min_score)
+    face_detector = load_detector(detector, min_score)
     path = hub.find(weights)
     model, _ = load_weights(path, device=where)
-    return FaceAger(model, finder, where, hub.file_sha256(path))
+    return FaceAger(model, face_detector, where, hub.file_sha256(path))
 
 
 def load_detector(name: str = "yunet", min_score: float = MIN_SCORE) -> Detector:
-    """A face detector, with its weights where they are on this machine.
+    """A face detector, with its weights from the package or the cache.
 
     Raises:
         ConfigError: no such detector, or the score is out of range.
@@ -136,33 +136,11 @@ def load_detector(name: str = "yunet", min_score: float = MIN_SCORE) -> Detector
     return make_detector(name, min_score, hub.find(name) if needs_file else None)
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """The torch device of a name; "auto" takes cuda, then mps, then cpu.
-
-    Raises:
-        ConfigError: unknown, or not on this machine.
-    """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(
-            f"Unknown device {name!r}.", "Use auto, cpu, cuda, cuda:N or mps."
-        ) from None
-    index = device.index or 0
-    here = {"cpu": 1, "cuda": torch.cuda.device_count() if cuda else 0, "mps": int(mps)}
-    if index >= here.get(device.type, 0):
-        raise ConfigError(f"There is no device {name!r} on this machine.", "Use --device auto.")
-    return device
-
-
 class FaceAger:
-    """Predicts the age of faces in photos, and changes it. Make one with `load()`.
+    """Predicts the age of faces in photos, and ages them. Made by `load()`.
 
-    A photo is a path, a PIL image, a uint8 array (H,W,3) RGB, or a `Photo`. `faces` says which of
-    its faces are meant: "all", "largest", or a number from 1 on, the largest face being 1.
+    A photo is a path, a PIL image, an array (H,W,3) RGB of 8 or 16 bits, or a `Photo`. `faces`
+    chooses among its faces: "all", "largest", or a number from 1 on, 1 being the largest.
 
     Args:
         model: on `device`, in eval mode.
@@ -177,7 +155,7 @@ class FaceAger:
     ) -> None:
         if not model.config.decomposition:
             raise WeightsError(
-                "These weights are a RAGAN baseline, which cannot tell an age.",
+                "These weights are a RAGAN baseline, which has no age classifier.",
                 "Use weights trained with decomposition, or faceage evaluate to compare the two.",
             )
         self.model = model
@@ -195,9 +173,11 @@ class FaceAger:
         photo = as_photo(photo)
         found = choose_faces(photo, self.detector, faces)
         side = self.model.config.classifier_crop
-        years = self._years([crop_face(photo.pixels, face, side) for _, face in found])
+        crops = np.stack([crop_face(photo.pixels, face, side) for _, face in found])
+        distributions = predict_distributions(self.model, to_tensor(crops, self.device))
         return [
-            _prediction(p, face, number) for p, (number, face) in zip(years, found, strict=True)
+            _make_prediction(distribution, face, number)
+            for distribution, (number, face) in zip(distributions, found, strict=True)
         ]
 
     def age(
@@ -206,7 +186,7 @@ class FaceAger:
         """The photo at each target age (years from 0 to 100), in the order asked for.
 
         Raises:
-            AgeError: a target is out of range.
+            AgeError: a target age is out of range.
             PhotoError: the photo cannot be opened.
             NoFaceError: there is no face, or not so many.
         """
@@ -217,81 +197,64 @@ class FaceAger:
     def iter_age(
         self, photo: Photo, to: float | Iterable[float], found: Sequence[NumberedFace]
     ) -> Iterator[Aged]:
-        """As `age`, for faces already found, one result at a time: a photo may be large.
+        """As `age`, for chosen faces, one result at a time, because a photo may be large.
 
         Each face is encoded once and decoded to all ages together.
         """
         targets = [check_age(age) for age in ([to] if isinstance(to, int | float) else to)]
-        numbers, places = zip(*found, strict=True)
+        numbers, faces = zip(*found, strict=True)
         side = self.model.config.size
-        faces = self._tensor([crop_face(photo.pixels, face, side) for face in places])
-        views = encode_tta(self.model, faces)
-        changes = [self._decode(views, i, targets) for i in range(len(places))]
-        sharp = [crop_face(photo.pixels, face, native_size(face)) for face in places]
+        crops = np.stack([crop_face(photo.pixels, face, side) for face in faces])
+        inputs = to_tensor(crops, self.device)
+        views = encode_tta(self.model, inputs)
+        changes = [self._decode(views, i, targets) for i in range(len(faces))]
+        native = [
+            _NativeCrop(photo.pixels, face, change.flow.shape[-1], self.device)
+            for face, change in zip(faces, changes, strict=True)
+        ]
         for i, age in enumerate(targets):
-            pixels, crops = photo.pixels, []
-            for face, place, own, (residual, flow) in zip(
-                faces.split(1), places, sharp, changes, strict=True
-            ):
-                change = Change(residual[i : i + 1], flow[i : i + 1])
-                pixels = paste_change(pixels, place, self._levels(own, place, change))
-                crops.append(_to_pixels(apply_change(face, change, "bicubic")[0]))
-            yield Aged(age, pixels, photo.alpha, tuple(crops), places, numbers)
+            pixels, aged_crops = photo.full, []
+            for k, face in enumerate(faces):
+                change = Change(*(part[i : i + 1] for part in changes[k]))
+                pixels = paste_change(pixels, face, native[k].levels(change))
+                aged_crops.append(to_uint8(apply_change(inputs[k : k + 1], change, "bicubic"))[0])
+            yield Aged(age, pixels, photo.alpha, tuple(aged_crops), faces, numbers)
 
-    def _decode(self, views: Decomposed, face: int, targets: list[float]) -> Change:
-        """The changes of one encoded face to all targets, in batches of `CHUNK`."""
+    def _decode(self, views: Decomposed, index: int, targets: list[float]) -> Change:
+        """The changes of one encoded face to all target ages, in batches of `CHUNK`."""
         ages = torch.tensor(targets, dtype=torch.float32, device=self.device)
         parts = []
-        for part in ages.split(CHUNK):
-            index = torch.full((len(part),), face, device=self.device)
-            parts.append(decode_tta(self.model, views, index, part))
+        for part in torch.split(ages, CHUNK):
+            repeated = torch.full((len(part),), index, device=self.device)
+            parts.append(decode_tta(self.model, views, repeated, part))
         return Change(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
-    def _levels(self, crop: np.ndarray, place: Face, change: Change) -> np.ndarray:
-        """What a change does to a crop (R,R,3), as float32 (R,R,3) in levels of 0-255."""
-        face = self._tensor([crop])
-        # Displaced content and the photo must not be blended: that shows everything twice. So the
-        # displacement itself fades out where the mask of the paste does.
-        mask = torch.from_numpy(face_mask(place.landmarks, change.flow.shape[-1]))
-        change = change._replace(flow=change.flow * mask.to(self.device))
-        delta = (
-            ((apply_change(face, change, "bicubic") - face)[0] * 127.5)
-            .permute(1, 2, 0)
-            .float()
-            .cpu()
-            .numpy()
-        )
-        if np.ptp(crop.astype(np.int16), axis=2).mean() < GREY:
-            # A black-and-white photo stays one: the change may lighten and darken, not colour.
-            delta = np.repeat(delta.mean(axis=2, keepdims=True), 3, axis=2)
-        return delta
 
-    def _years(self, crops: list[np.ndarray]) -> np.ndarray:
-        """Distributions over whole years, (F,101), of uint8 crops (R,R,3)."""
-        return predict_distributions(self.model, self._tensor(crops))
+class _NativeCrop:
+    """A face's crop at the photo's own resolution, to which its changes are applied."""
 
-    def _tensor(self, crops: list[np.ndarray]) -> torch.Tensor:
-        """uint8 crops (S,S,3) as faces (N,3,S,S) in [-1, 1]."""
-        stack = torch.from_numpy(np.stack(crops)).to(self.device)
-        return stack.permute(0, 3, 1, 2).float() / 127.5 - 1
+    def __init__(
+        self, pixels: np.ndarray, face: Face, flow_side: int, device: torch.device
+    ) -> None:
+        crop = crop_face(pixels, face, native_size(face))
+        self._crop = to_tensor(crop[None], device)  # 1,3,R,R
+        self._mask = torch.from_numpy(face_mask(face.landmarks, flow_side)).to(device)
+        self._is_grey = bool(np.ptp(crop.astype(np.int16), axis=2).mean() < GREY)
+
+    def levels(self, change: Change) -> np.ndarray:
+        """What one change adds to the crop, float32 (R,R,3) in levels of 0-255."""
+        # Blending displaced content with the photo would show both: the displacement itself is
+        # reduced to zero towards the edge of the paste mask instead.
+        change = change._replace(flow=change.flow * self._mask)
+        delta = (apply_change(self._crop, change, "bicubic") - self._crop)[0] * 127.5
+        levels: np.ndarray = delta.permute(1, 2, 0).float().cpu().numpy()
+        if self._is_grey:  # a black-and-white photo stays one: only its brightness changes
+            levels = np.repeat(levels.mean(axis=2, keepdims=True), 3, axis=2)
+        return levels
 
 
-def prediction_row(file: str, prediction: Prediction) -> dict[str, Any]:
-    """A prediction as the object that `--json` prints."""
-    return {
-        "file": file,
-        "face": prediction.number,
-        "age": round(prediction.age, 2),
-        "interval": [round(year, 2) for year in prediction.interval],
-        "group": prediction.group,
-        "probabilities": {name: round(p, 5) for name, p in prediction.probabilities.items()},
-        "box": [round(float(v), 1) for v in prediction.face.box],
-        "score": round(float(prediction.face.score), 4),
-    }
-
-
-def _prediction(years: np.ndarray, face: Face, number: int) -> Prediction:
-    age, interval, sums = summarize_distribution(years)
+def _make_prediction(distribution: np.ndarray, face: Face, number: int) -> Prediction:
+    age, interval, sums = summarize_distribution(distribution)
     return Prediction(
         age=age,
         interval=interval,
@@ -300,31 +263,3 @@ def _prediction(years: np.ndarray, face: Face, number: int) -> Prediction:
         face=face,
         number=number,
     )
-
-
-def choose_faces(photo: Photo, detector: Detector, faces: str | int = "all") -> list[NumberedFace]:
-    """The chosen faces with their numbers, 1 for the largest.
-
-    Raises:
-        NoFaceError: there is no face, or not so many.
-        ConfigError: `faces` is neither "all" nor "largest" nor a number from 1 on.
-    """
-    which = parse_faces(faces)
-    found = detector.detect(photo.pixels)
-    if not found:
-        raise no_face_error(photo.name, detector)
-    numbered = list(enumerate(found, 1))
-    if which == "all":
-        return numbered
-    number = 1 if which == "largest" else int(which)
-    if number > len(numbered):
-        faces_here = "1 face" if len(found) == 1 else f"{len(found)} faces"
-        raise NoFaceError(
-            f"There is no face {number} in {photo.name}, only {faces_here}.", "1 is the largest."
-        )
-    return [numbered[number - 1]]
-
-
-def _to_pixels(face: torch.Tensor) -> np.ndarray:
-    levels = ((face + 1) * 127.5).round().permute(1, 2, 0)
-    return levels.to(torch.uint8).cpu().numpy()

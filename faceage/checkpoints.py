@@ -1,26 +1,44 @@
 """Files of the model: weights (to use, .safetensors) and state (to resume training).
 
-Weights carry their architecture: the `ModelConfig` and everything a user should know (data,
-images seen, licence, measured figures) stand in the file's metadata. Half precision for matrices
-and kernels, full precision for the small rest.
+The metadata of a weights file hold the architecture (`ModelConfig`) and what users should know:
+data, images seen, licence, figures. Matrices and kernels are stored as float16, the rest as
+float32.
+
+Files are not trusted. Before memory is allocated for a network, its options are checked against
+`LIMITS` and its tensors' names and shapes against the file; nothing in a file is executed.
 """
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from faceage import hub
 from faceage.errors import WeightsError
 from faceage.files import replace_file
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.generator import CLASSIFIER_WINDOWS, FaceAgeModel, ModelConfig
 
 FORMAT = "faceage-1"
+
+# Smallest and largest value of an option of `ModelConfig`, and what it is a multiple of. FFHQ's
+# pictures have 1024 px, of which the inner face is half; the classifier halves five times. The
+# widest and deepest network allowed is four times as wide and five times as deep as the paper's.
+LIMITS = {
+    "size": (32, 1024, 32),
+    "classifier_size": (32, 512, 32),
+    "width": (16, 256, 16),
+    "encoder_blocks": (1, 16, 1),
+    "classifier_blocks": (1, 16, 1),
+    "decoder_blocks": (0, 16, 1),
+}
 
 BatchNorm = nn.BatchNorm2d | nn.SyncBatchNorm
 
@@ -30,7 +48,7 @@ def save_weights(path: str | Path, model: FaceAgeModel, metadata: dict[str, str]
 
     Args:
         path: the .safetensors file; replaced if it exists.
-        model: its parameters and buffers are written, matrices and kernels as float16.
+        model: the source of parameters and buffers; matrices and kernels become float16.
         metadata: str -> str; `format` and `config` are added.
 
     Raises:
@@ -55,55 +73,71 @@ def load_weights(
         The model in eval mode on `device`, and the file's metadata.
 
     Raises:
-        WeightsError: missing, damaged, not written by this package, or another architecture.
+        WeightsError: missing, damaged, not written by this package, another architecture, or
+            values that are not finite.
     """
     path = Path(path)
     metadata = read_metadata(path)
+    config = _parse_config(path, metadata.get("config", ""))
+    expected = _tensor_shapes(config)
     try:
-        config = ModelConfig(**json.loads(metadata["config"]))
-        for option in fields(ModelConfig):
-            if type(value := getattr(config, option.name)) is not option.type:
-                raise TypeError(f"{option.name} is {value!r}")
-        model = FaceAgeModel(config)
-    except (KeyError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            problem = _mismatch(expected, {n: tuple(s.get_shape()) for n, s in slices.items()})
+            for name, tensor in slices.items():
+                if tensor.get_dtype() not in ("F16", "BF16", "F32"):
+                    problem = f"{name:.80} has values of type {tensor.get_dtype()}"
+            if not problem:
+                tensors = {name: file.get_tensor(name).float() for name in expected}
+                problem = _invalid_values(tensors)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged ({error}).", "Copy or fetch it again.") from None
+    if problem:
         raise WeightsError(
-            f"{path} describes an architecture this version does not know ({error}).",
-            "Update faceage, or use weights made for this version.",
-        ) from None
-    expected = {k: v for k, v in model.state_dict().items() if not k.endswith("batches_tracked")}
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    if problem := _mismatch(expected, tensors):
-        raise WeightsError(
-            f"{path} does not fit its own architecture: {problem}.",
-            "The file is damaged or of another version; fetch or train it again.",
+            f"{path} cannot be used: {problem}.", "Copy or fetch it again, or use other weights."
         )
-    model.load_state_dict(tensors, strict=False)  # counters of batch norm are the only absentees
+    model = FaceAgeModel(config)
+    model.load_state_dict(tensors, strict=False)  # batch norm's counters are not in the file
     model.eval().to(device).to(memory_format=torch.channels_last)
     return model.requires_grad_(False), metadata
 
 
+def check_config(config: ModelConfig) -> list[str]:
+    """What keeps an architecture from being built; an empty list if nothing does.
+
+    Every option must have the type of its default and be within `LIMITS`; `size` must also be a
+    power of two.
+    """
+    problems: list[str] = []
+    defaults = vars(ModelConfig())
+    for name, value in vars(config).items():
+        expected = type(defaults[name])
+        if type(value) is not expected:
+            problems.append(f"{name} is {value!r:.40}, which is not of type {expected.__name__}")
+        elif name == "encoder" and value not in CLASSIFIER_WINDOWS:
+            problems.append(f"encoder is {value!r:.40}, must be {' or '.join(CLASSIFIER_WINDOWS)}")
+        elif name in LIMITS:
+            low, high, step = LIMITS[name]
+            if not low <= value <= high:
+                problems.append(f"{name} is {value!s:.40}, must be from {low} to {high}")
+            elif value % step:
+                problems.append(f"{name} is {value}, must be a multiple of {step}")
+            elif name == "size" and value & (value - 1):
+                problems.append(f"{name} is {value}, must be a power of two")
+    return problems
+
+
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata of a weights file.
+    """The metadata of a weights file of this package.
 
     Raises:
         WeightsError: missing, damaged, or not written by this package.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"No weights file {path}.", "`faceage weights list` shows what is here.")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path} is not a readable .safetensors file ({error}).",
-            "It may be cut off or of another kind; fetch or copy it again.",
-        ) from None
+    metadata = hub.read_metadata(Path(path))
     if metadata.get("format") != FORMAT:
         raise WeightsError(
-            f"{path} was not written by faceage (format {metadata.get('format')!r}).",
-            f"Weights made by `faceage train` carry the format {FORMAT!r}.",
+            f"{path} was not written by faceage (format {metadata.get('format')!r:.40}).",
+            f"Weights made by `faceage train` have the format {FORMAT!r}.",
         )
     return metadata
 
@@ -117,14 +151,18 @@ def load_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
     """Read a training state. Never runs code from the file (`weights_only`).
 
     Raises:
-        WeightsError: damaged or not a training state.
+        WeightsError: missing, damaged or not a training state.
     """
+    path = Path(path)
     try:
+        hub.check_file(path)
+        _check_archive(path)
         state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except WeightsError:
+        raise
+    except Exception as error:  # torch and zipfile raise many kinds
         raise WeightsError(
-            f"{path} is not a readable training state ({reason[:120]}).",
+            f"{path} is not a readable training state ({_first_line(error)}).",
             "Remove it to start over, or give another --out.",
         ) from None
     if not isinstance(state, dict) or not {"images_seen", "config"} <= state.keys():
@@ -133,14 +171,14 @@ def load_state(path: str | Path, device: str | torch.device = "cpu") -> dict[str
 
 
 def recalibrate(norms: Iterable[BatchNorm], run: Callable[[int], None], batches: int) -> None:
-    """Give averaged weights batch statistics of their own.
+    """Measure batch-norm statistics anew, for averaged (EMA) weights.
 
-    Averaged weights produce other activations than the weights whose statistics they carry.
+    Averaged weights produce other activations than the weights that were trained.
 
     Args:
-        norms: the batch norms to measure; left in eval mode with the mean over the batches.
-        run: called with 0 ... batches - 1, passes a batch through the model.
-        batches: how many.
+        norms: the batch norms; their statistics become the mean over the batches, their mode eval.
+        run: called with 0 ... batches - 1; passes a batch through the model.
+        batches: number of batches.
     """
     momenta: list[tuple[BatchNorm, float | None]] = []
     for norm in norms:
@@ -156,7 +194,7 @@ def recalibrate(norms: Iterable[BatchNorm], run: Callable[[int], None], batches:
         norm.eval()
 
 
-def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a state dict saved by torch, as float32.
 
     Raises:
@@ -165,20 +203,79 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
+            hub.read_metadata(path)  # refuses large headers
             tensors = load_file(path)
         else:
+            hub.check_file(path)
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         return {name: value.float() for name, value in tensors.items()}
-    except Exception as error:  # half a dozen kinds, of two libraries
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"Cannot read {path} ({reason[:120]}).", "Give another file.") from None
+    except WeightsError:
+        raise
+    except Exception as error:  # torch and safetensors raise many kinds
+        raise WeightsError(
+            f"Cannot read {path} ({_first_line(error)}).", "Give another file."
+        ) from None
 
 
-def _mismatch(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> str:
-    """The first difference in names or shapes, in words; empty if there is none."""
+class _SkipRandomInit(TorchFunctionMode):
+    """Skips `normal_`, for which the meta device imports a second's worth of torch."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
+def _parse_config(path: Path, text: str) -> ModelConfig:
+    try:
+        config = ModelConfig(**json.loads(text))
+        problems = check_config(config)
+    except (TypeError, ValueError, RecursionError) as error:
+        problems = [_first_line(error)]
+    if problems:
+        raise WeightsError(
+            f"{path} has an architecture that this version cannot build: {'; '.join(problems)}.",
+            "Update faceage, or use weights made for this version.",
+        )
+    return config
+
+
+def _tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a weights file; allocates none of them."""
+    with torch.device("meta"), _SkipRandomInit():
+        state = FaceAgeModel(config).state_dict()
+    return {n: tuple(v.shape) for n, v in state.items() if not n.endswith("num_batches_tracked")}
+
+
+def _mismatch(expected: Mapping[str, object], found: Mapping[str, object]) -> str:
+    """The first difference in names or shapes; "" if there is none."""
     for name in sorted(expected.keys() ^ found.keys()):
-        return f"{name} is {'missing' if name in expected else 'too many'}"
-    for name, value in expected.items():
-        if value.shape != found[name].shape:
-            return f"{name} has shape {tuple(found[name].shape)}, not {tuple(value.shape)}"
+        return f"{name:.80} is {'missing' if name in expected else 'not part of its architecture'}"
+    for name, shape in expected.items():
+        if shape != found[name]:
+            return f"{name} has shape {found[name]}, not {shape}"
     return ""
+
+
+def _invalid_values(tensors: dict[str, Tensor]) -> str:
+    """The first tensor with which a network computes NaN; "" if there is none."""
+    for name, value in tensors.items():
+        if not value.sum().isfinite():  # one pass; NaN and infinities remain in the sum
+            return f"{name} has values that are not finite, or too large"
+        if name.endswith("running_var") and (value < 0).any():
+            return f"{name} has negative variances"
+    return ""
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the checksums in a file written by `torch.save`, which torch does not do itself."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise ValueError("larger than its file")
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is damaged")
+
+
+def _first_line(error: Exception) -> str:
+    """An error of a library, in one short line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

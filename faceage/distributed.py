@@ -1,7 +1,8 @@
-"""One process or many: what torchrun's environment says, and the sums over processes."""
+"""The processes of a run: one alone, or those that torchrun started."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,17 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from faceage.devices import pick_device
+from faceage.errors import ConfigError, FaceAgeError
+
+
+class OtherProcessError(FaceAgeError):
+    """Raised in every other process when one process has raised an error, which it reports."""
+
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this is, and its device."""
+    """The number of processes, and this one's rank and device."""
 
     rank: int
     count: int
@@ -20,14 +28,14 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Only the first process writes files and draws progress."""
+        """Whether this process writes files and shows progress."""
         return self.rank == 0
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes; nothing to do for one.
+        """Replace every gradient by its mean over the processes.
 
-        Done by hand instead of by DistributedDataParallel because a step runs the encoder and
-        decoder several times before one backward, which DDP's hooks do not expect.
+        Not done by DistributedDataParallel, because a step runs encoder and decoder several times
+        before its backward pass, which DDP does not support.
         """
         if self.count == 1:
             return
@@ -35,21 +43,20 @@ class Processes:
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
         flat /= self.count
-        for gradient, part in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
-        ):
+        parts = torch.split(flat, [g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def decide(self, choice: bool) -> bool:
-        """The first process's choice, in every process: clocks differ from one to the other."""
+    def max(self, *numbers: int) -> list[int]:
+        """The maximum of each number over the processes, in every process."""
         if self.count == 1:
-            return choice
-        shared = torch.tensor([int(choice)], device=self.device)
-        dist.broadcast(shared, 0)
-        return bool(shared.item())
+            return list(numbers)
+        shared = torch.tensor(numbers, device=self.device)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return [int(number) for number in shared]
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process gave, in the order of their ranks, in every process."""
+        """The values of all processes in the order of their ranks, in every process."""
         if self.count == 1:
             return [value]
         parts: list[Any] = [None] * self.count
@@ -61,6 +68,28 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
+    @contextmanager
+    def share_errors(self) -> Iterator[None]:
+        """A block that fails in every process if it fails in one.
+
+        Only the first process that fails raises its own error, so that it is reported once.
+
+        Raises:
+            OtherProcessError: another process reports the error.
+        """
+        error: FaceAgeError | None = None
+        try:
+            yield
+        except FaceAgeError as raised:
+            error = raised
+        failed = [
+            rank for rank, has_error in enumerate(self.gather(error is not None)) if has_error
+        ]
+        if error and failed[0] == self.rank:
+            raise error
+        if failed:
+            raise OtherProcessError(f"Process {failed[0]} failed.")
+
 
 def is_first() -> bool:
     """Whether this process is the only one, or the first that torchrun started."""
@@ -68,20 +97,30 @@ def is_first() -> bool:
 
 
 def start(device: str = "auto") -> Processes:
-    """Join the processes torchrun started, or be the only one.
+    """Join the processes that torchrun started, or be the only one.
 
     Args:
-        device: "auto" takes CUDA where there is one; else a torch device.
+        device: as for `pick_device`; of several CUDA devices, "auto" and "cuda" take the one with
+            the process's local rank.
+
+    Raises:
+        ConfigError: no such device, or the other processes cannot be joined.
     """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        torch.cuda.set_device(device)
+    where = pick_device(device)
+    if where.type == "cuda":
+        if where.index is None:
+            where = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+        torch.cuda.set_device(where)
     if count > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return Processes(rank, count, torch.device(device))
+        try:
+            dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(
+                f"Cannot join the other processes ({reason}).", "Start them with torchrun."
+            ) from None
+    return Processes(rank, count, where)
 
 
 def stop() -> None:

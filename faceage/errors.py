@@ -1,22 +1,22 @@
-"""The error tree. Every error says what happened, the value, and what to do next, in one line.
+"""The exceptions. Each message is one line: what happened, the value, and what to do next.
 
 FaceAgeError
-    AgeError        an age that cannot be read or is out of range
+    AgeError        an invalid age
     PhotoError      a photo that cannot be opened
         NoFaceError     a photo in which no face was found
     OutputError     a result that cannot be written
     WeightsError    a model file that is missing, damaged or of another architecture
     DataError       a dataset that is missing or malformed
-    ConfigError     training options that contradict each other
+    ConfigError     options that are invalid or contradict each other
 """
 
 
 class FaceAgeError(Exception):
-    """Base of all errors this package raises on purpose.
+    """The base class of all exceptions of this package.
 
     Args:
-        message: what happened, with the offending value.
-        hint: what to do next; empty when there is nothing to suggest.
+        message: what happened, with the invalid value.
+        hint: what to do next; "" if there is nothing to suggest.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -26,7 +26,7 @@ class FaceAgeError(Exception):
 
 
 class AgeError(FaceAgeError):
-    """An age that cannot be read or is out of range."""
+    """An age that is not a number of years from 0 to 100."""
 
 
 class PhotoError(FaceAgeError):
@@ -38,11 +38,11 @@ class NoFaceError(PhotoError):
 
 
 class OutputError(FaceAgeError):
-    """A result that cannot be written: it exists already, or the place is not writable."""
+    """A result that cannot be written: the file exists, or its folder is not writable."""
 
 
 class WeightsError(FaceAgeError):
-    """A model file that is missing, damaged, foreign, or of another architecture."""
+    """A model file that is missing, damaged, of another program or of another architecture."""
 
 
 class DataError(FaceAgeError):
@@ -50,4 +50,4 @@ class DataError(FaceAgeError):
 
 
 class ConfigError(FaceAgeError):
-    """Training options that contradict each other; lists all problems at once."""
+    """Options that are invalid or contradict each other; the message lists all problems."""

@@ -10,7 +10,7 @@ from faceage.errors import OutputError
 
 
 def make_folder(folder: Path) -> Path:
-    """Create a folder for results, with its parents.
+    """Create a folder, with its parents, if it does not exist.
 
     Raises:
         OutputError: it cannot be created or written.
@@ -19,7 +19,7 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"Cannot make the folder {folder}: {error.strerror}.", "Use another folder."
+            f"Cannot create the folder {folder}: {error.strerror}.", "Use another folder."
         ) from error
     if not os.access(folder, os.W_OK):
         raise OutputError(f"Cannot write into the folder {folder}.", "Use another folder.")
@@ -33,7 +33,7 @@ def check_free(paths: Iterable[Path], force: bool) -> None:
         OutputError: one of them exists, unless `force`; or is a folder.
     """
     for path in paths:
-        with suppress(OSError):  # a name too long and the like: the write itself reports it
+        with suppress(OSError):  # such as a name that is too long: writing reports it
             if path.is_dir():
                 raise OutputError(f"Cannot write {path}: it is a folder.", "Use another --out.")
             if not force and (path.exists() or path.is_symlink()):
@@ -60,11 +60,11 @@ def write_file(path: str | os.PathLike[str], data: bytes, *, force: bool = False
             else:
                 _rename_without_overwriting(temporary, path)
         finally:
-            # The folder may not be a folder, which unlink reports as an error of its own.
+            # If the folder is in fact a file, unlink raises an error other than FileNotFoundError.
             with suppress(OSError):
                 temporary.unlink()
     except OSError as error:
-        check_free([path], force)  # it may have been created meanwhile
+        check_free([path], force)  # another process may have created it meanwhile
         raise OutputError(
             f"Cannot write {path}: {_reason(error)}.", "Choose another place with --out."
         ) from error
@@ -74,7 +74,7 @@ def write_file(path: str | os.PathLike[str], data: bytes, *, force: bool = False
 def replace_file(path: Path, write: Callable[[Path], object]) -> Path:
     """Replace a file atomically by what `write` writes to a temporary path.
 
-    For writers that take a path instead of bytes (torch, safetensors). Missing folders are made.
+    For libraries that write to a path (torch, safetensors). Missing folders are created.
 
     Raises:
         OutputError: it cannot be written.
@@ -84,12 +84,12 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.replace(path)
-    except Exception as error:  # torch and safetensors raise errors of their own
+    except Exception as error:  # torch and safetensors have their own error classes
         raise OutputError(f"Cannot write {path}: {_reason(error)}.", "Choose another place.") from (
             error
         )
     finally:
-        with suppress(OSError):  # already renamed, or its folder was never made
+        with suppress(OSError):  # already renamed, or never written
             temporary.unlink()
     return path
 
@@ -99,13 +99,13 @@ def _rename_without_overwriting(source: Path, target: Path) -> None:
         os.link(source, target)  # unlike a rename it fails when the target exists
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links: reserve the name first, then rename
+    except OSError:  # no hard links on this file system: reserve the name, then rename
         target.open("xb").close()
         source.replace(target)
 
 
 def _reason(error: Exception) -> str:
-    """One line: the system's message, or the first line of the library's."""
+    """The system's message, or the first line of the library's."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,18 +1,18 @@
-"""Where model files are, and where they come from. Standard library only.
+"""Model files: where they are on this machine, how they are downloaded and verified.
 
-A file is looked for in this order: the path given, the folder `weights/` that travels with the
-package (in a checkout it lies beside the package), the user's cache. Nothing is downloaded unless
-`fetch` is called, and what is downloaded is used only when its sha256 is the one written here.
+A name is looked up in the folder `weights/` of the package (in a checkout it lies beside the
+package), then in the user's cache. Nothing is downloaded unless `fetch` is called, and a download
+is kept only if its sha256 is the one in `REGISTRY`. Importing this module imports nothing heavy.
 """
 
 import hashlib
-import http.client
 import json
 import os
+import stat
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from faceage.errors import WeightsError
 
 DEFAULT = "compact-128"
 CHECKSUMS = "SHA256SUMS"
-MAX_HEADER = 100_000_000  # bytes; safetensors' own limit for the header of a file
+MAX_HEADER = 1 << 20  # bytes, of a safetensors file; the packaged model's header has 15,000
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without an answer
@@ -28,18 +28,19 @@ _TIMEOUT = 60  # seconds without an answer
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A model file this package knows by name.
+    """A model file with a name.
 
     Attributes:
-        file: its name, in `weights/` or in the cache.
-        what: one line for `faceage weights list`.
-        url: where it is fetched from; "" for a file that travels with the package.
-        sha256: what a fetched file must hash to; "" where `SHA256SUMS` in `weights/` says it.
-        size: bytes of a fetched file, 0 where unknown; for the progress display only.
+        file: its file name, in `weights/` or in the cache.
+        description: one line for `faceage weights list`.
+        licence: of the file, one line.
+        url: where it is fetched from; "" for a file that is part of the package.
+        sha256: of a file with a URL; that of a packaged file is in `weights/SHA256SUMS`.
+        size: bytes, for the progress display if the server does not state it; 0 if unknown.
     """
 
     file: str
-    what: str
+    description: str
     licence: str
     url: str = ""
     sha256: str = ""
@@ -49,34 +50,42 @@ class WeightsFile:
 REGISTRY: dict[str, WeightsFile] = {
     DEFAULT: WeightsFile(
         file="compact-128.safetensors",
-        what="age prediction and ageing, 128 px, for CPUs; the default",
+        description="age prediction and ageing, 128 px, for CPUs; the default",
         licence="non-commercial research (see the model card)",
     ),
     "retinaface": WeightsFile(
         file="detection_mobilenet0.25_Final.pth",
-        what="RetinaFace (MobileNet 0.25) face detector, for --detector retinaface",
+        description="RetinaFace (MobileNet 0.25) face detector, for --detector retinaface",
         licence="MIT",
         url="https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
         "detection_mobilenet0.25_Final.pth",
         sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
         size=1_789_735,
     ),
+    "vgg19": WeightsFile(
+        file="vgg19-dcbb9e9d.pth",
+        description="VGG19 (torchvision), for --vgg: features for the losses of training",
+        licence="BSD-3-Clause (torchvision); trained on ImageNet",
+        url="https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+        sha256="dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+        size=574_673_361,
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of one model file. `path` is None where it is not on this machine."""
+    """A model file and its place; `path` is None if it is not on this machine."""
 
     name: str
     path: Path | None
-    what: str
+    description: str
     licence: str
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of verifying one file: `problem` is "" where it is as it should be."""
+    """The result of verifying one file; `problem` is "" if there is none."""
 
     path: Path
     sha256: str
@@ -84,13 +93,13 @@ class Check:
 
 
 def packaged_dir() -> Path:
-    """The folder of the model files that travel with the package; it need not exist."""
+    """The folder of the model files in the package; it need not exist."""
     inside = Path(__file__).parent / "weights"  # in a wheel
     return inside if inside.is_dir() else Path(__file__).parent.parent / "weights"  # in a checkout
 
 
 def cache_dir() -> Path:
-    """The user's cache: `$FACEAGE_CACHE`, else the platform's place; it need not exist."""
+    """The user's cache: `$FACEAGE_CACHE`, else the platform's default; it need not exist."""
     if own := os.environ.get("FACEAGE_CACHE"):
         return Path(own).expanduser()
     if sys.platform == "win32":
@@ -103,10 +112,10 @@ def cache_dir() -> Path:
 
 
 def find(name: str | Path | None = None) -> Path:
-    """The model file of a name ("retinaface") or path; None is the default model.
+    """The path of a model file, given its name ("retinaface") or path; None: the default model.
 
     Raises:
-        WeightsError: there is no such name or file, or the file is not on this machine.
+        WeightsError: there is no such name or file, or it is not on this machine.
     """
     text = DEFAULT if name is None else str(name)
     if text in REGISTRY:
@@ -122,21 +131,19 @@ def find(name: str | Path | None = None) -> Path:
             f"The weights {text!r} are missing from {packaged_dir()}.",
             "Reinstall the package, or give a file with --weights.",
         )
-    if path := _locate(f"{text}.safetensors"):  # further models put into weights/ or the cache
+    if path := _locate(f"{text}.safetensors"):  # a model that the user put there
         return path
-    path = Path(text).expanduser()
-    if path.is_dir():
-        raise WeightsError(f"{text} is a folder, not a weights file.", "Name the file in it.")
-    if not path.exists():
-        known = ", ".join(REGISTRY)
-        raise WeightsError(f"No weights file {text}.", f"Give a path, or one of: {known}.")
+    path = Path(text)
+    with suppress(RuntimeError):  # "~name" of an unknown user
+        path = path.expanduser()
+    check_file(path)
     return path
 
 
 def status() -> list[Status]:
-    """All known model files, first the registry's, then further ones lying in the same folders."""
+    """All model files: those of the registry, then other .safetensors files in their folders."""
     known = [
-        Status(name, _locate(entry.file), entry.what, entry.licence)
+        Status(name, _locate(entry.file), entry.description, entry.licence)
         for name, entry in REGISTRY.items()
     ]
     files = {entry.file for entry in REGISTRY.values()}
@@ -148,129 +155,179 @@ def status() -> list[Status]:
     return known
 
 
+def check_file(path: Path) -> int:
+    """The size of a regular file, in bytes.
+
+    Devices and pipes are refused without opening them: reading one may never end.
+
+    Raises:
+        WeightsError: it is missing, no regular file, or cannot be accessed.
+    """
+    try:
+        info = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: NUL in name
+        known = ", ".join(REGISTRY)
+        raise WeightsError(
+            f"No weights file {path}.", f"Give a path, or one of: {known}."
+        ) from error
+    except OSError as error:
+        raise WeightsError(f"Cannot read {path}: {error.strerror}.") from error
+    if stat.S_ISDIR(info.st_mode):
+        raise WeightsError(f"{path} is a folder, not a weights file.", "Give a file in it.")
+    if not stat.S_ISREG(info.st_mode):
+        raise WeightsError(f"{path} is a device or a pipe, not a weights file.", "Give a file.")
+    return info.st_size
+
+
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file, as 64 hex digits.
+    """The sha256 of a regular file, as 64 hex digits.
 
     Raises:
         WeightsError: it cannot be read.
     """
-    digest = hashlib.sha256()
+    check_file(path)
     try:
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"Cannot read {path}: {error.strerror}.") from error
-    return digest.hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a .safetensors file, from its header alone; other files have none.
+    """The metadata of a safetensors file; reads its header, at most `MAX_HEADER` bytes.
 
     Raises:
-        WeightsError: it cannot be read, is truncated, or is no safetensors file.
+        WeightsError: it cannot be read, is truncated, or is not a safetensors file.
     """
-    if path.suffix != ".safetensors":
-        return {}
+    size = check_file(path)
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise ValueError("no header")
+            if MAX_HEADER < length <= size - 8:
+                raise WeightsError(
+                    f"{path} has a header of {length:,} bytes, more than {MAX_HEADER:,}.",
+                    "Give weights of faceage.",
+                )
+            if not 2 <= length <= size - 8:
+                raise ValueError
             header = json.loads(file.read(length))
-        end = max(
-            (v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0
-        )
-        if size != 8 + length + end:
-            raise ValueError("truncated")
-        return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
+        metadata = header.pop("__metadata__", {})
+        end = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
+        if size != end or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError
     except OSError as error:
         raise WeightsError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise WeightsError(
-            f"{path} is damaged or not a safetensors file ({size:,} bytes).",
-            "Get it again, or check it with: faceage weights verify",
-        ) from error
+            f"{path} is truncated, damaged or not a safetensors file ({size:,} bytes).",
+            "Copy or fetch it again.",
+        ) from None
+    return dict(metadata)
 
 
 def fetch(
     name: str, *, force: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Download a model file into the user's cache; an intact one already there is kept.
+    """Download a model file into the user's cache, unless an intact one is there.
 
-    The download goes to a temporary file, and takes its name only after its sha256 was found right.
+    The file gets its name only after its sha256 was verified; a failed download changes nothing.
 
     Args:
-        force: download even if the file is there.
-        progress: called with the bytes received so far and in all (0 where unknown).
+        force: download even if an intact file is there.
+        progress: called with the bytes received so far and in all (0 if unknown).
 
     Raises:
-        WeightsError: unknown name, nothing to fetch, no connection, or a wrong sha256.
+        WeightsError: unknown name, no connection, wrong sha256, or the cache cannot be written.
     """
     entry = REGISTRY.get(name)
     if entry is None:
         fetchable = ", ".join(n for n, e in REGISTRY.items() if e.url)
         raise WeightsError(f"Unknown weights {name!r}.", f"These can be fetched: {fetchable}.")
     if not entry.url:
-        return find(name)  # travels with the package
+        return find(name)  # part of the package
     target = cache_dir() / entry.file
-    if not force and target.exists() and file_sha256(target) == entry.sha256:
+    if not force and target.is_file() and file_sha256(target) == entry.sha256:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{entry.file}.")
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
+            partial = _download(entry, Path(folder), progress)
+            partial.chmod(0o644)  # pooch's temporary files are for their owner alone
+            partial.replace(target)
     except OSError as error:
         raise WeightsError(
             f"Cannot write into {target.parent}: {error.strerror}.",
             "Set FACEAGE_CACHE to a folder that can be written.",
         ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            digest = _download(entry, file.write, progress)
-        if digest != entry.sha256:
-            raise WeightsError(
-                f"Threw away {entry.url}: sha256 {digest[:12]}..., not {entry.sha256[:12]}...",
-                "Try again; if it stays so, the file was changed and is not to be trusted.",
-            )
-        Path(partial).replace(target)
-    finally:
-        Path(partial).unlink(missing_ok=True)
     return target
 
 
 def _download(
-    entry: WeightsFile,
-    write: Callable[[bytes], object],
-    progress: Callable[[int, int], None] | None,
-) -> str:
-    digest, received = hashlib.sha256(), 0
+    entry: WeightsFile, folder: Path, progress: Callable[[int, int], None] | None
+) -> Path:
+    """Download a file into `folder` and verify it; OSError if the folder cannot be written."""
+    import pooch
+    from requests import RequestException
+
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(
+        progressbar=_Progress(progress, entry.size) if progress else False,
+        chunk_size=_CHUNK,
+        timeout=_TIMEOUT,
+    )
     try:
-        with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as answer:
-            total = int(answer.headers.get("Content-Length") or entry.size)
-            while chunk := answer.read(_CHUNK):
-                write(chunk)
-                digest.update(chunk)
-                received += len(chunk)
-                if progress:
-                    progress(received, total)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        path = pooch.retrieve(
+            entry.url, f"sha256:{entry.sha256}", entry.file, folder, downloader=downloader
+        )
+        return Path(path)
+    except RequestException as error:
         raise WeightsError(
-            f"Cannot download {entry.url}: {reason}.",
+            f"Cannot download {entry.url}: {_root_cause(error)}.",
             f"Download it by other means and save it as {cache_dir() / entry.file}",
         ) from error
-    return digest.hexdigest()
+    except ValueError as error:
+        raise WeightsError(
+            f"Deleted the download of {entry.url}: its sha256 is not {entry.sha256[:12]}...",
+            "Try again; if the error stays, the file on the server has changed: do not use it.",
+        ) from error
+
+
+class _Progress:
+    """A progress bar as pooch expects one; reports the bytes received so far and in all."""
+
+    def __init__(self, report: Callable[[int, int], None], size: int) -> None:
+        self.report, self.size = report, size
+        self.total = 0  # set by pooch; 0 if the server does not state it
+        self.received = 0
+
+    def update(self, count: int) -> None:
+        total = self.total or self.size
+        self.received += count
+        if total:  # pooch counts whole chunks, and the total once more at the end
+            self.received = min(self.received, total)
+        self.report(self.received, total)
+
+    def reset(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _root_cause(error: BaseException) -> str:
+    """The first error of a chain, in one line: "Connection refused"."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.partition(" for url:")[0].split())[:200]
 
 
 def verify(name: str | Path | None = None) -> list[Check]:
-    """Compare model files with the sha256 they should have: all that are here, or one.
+    """Compare the sha256 of one model file, or of all on this machine, with the expected one.
 
-    Files of the package are held against `SHA256SUMS` beside them, fetched ones against the
-    registry.
+    The expected sha256 of a packaged file is in `SHA256SUMS` beside it, that of a fetched file in
+    the registry.
 
     Raises:
-        WeightsError: `name` is given and cannot be found, or `SHA256SUMS` cannot be read.
+        WeightsError: the file does not exist, or `SHA256SUMS` is malformed.
     """
     expected = dict(_expected())
     if name is None:
@@ -285,7 +342,13 @@ def _check(path: Path, expected: str | None) -> Check:
         return Check(path, "", "missing")
     digest = file_sha256(path)
     if expected is None:
-        return Check(path, digest, f"not listed in {CHECKSUMS}")
+        problem = f"not listed in {CHECKSUMS}"
+        if path.suffix == ".safetensors":
+            try:
+                read_metadata(path)
+            except WeightsError:
+                problem = "truncated, damaged or not a safetensors file"
+        return Check(path, digest, problem)
     return Check(path, digest, "" if digest == expected else f"changed: should be {expected}")
 
 
@@ -297,7 +360,7 @@ def _expected() -> Iterator[tuple[Path, str]]:
                 continue
             digest, _, file = line.partition(" ")  # sha256sum's format: digest, two spaces, name
             if len(digest) != 64 or not file.strip(" *"):
-                raise WeightsError(f"{sums} has a line that cannot be read: {line!r}.")
+                raise WeightsError(f"{sums} has a malformed line: {line!r}.")
             yield (packaged_dir() / file.strip(" *")).absolute(), digest.lower()
     for entry in REGISTRY.values():
         path = _locate(entry.file)
@@ -308,6 +371,7 @@ def _expected() -> Iterator[tuple[Path, str]]:
 def _locate(file: str) -> Path | None:
     for folder in (packaged_dir(), cache_dir()):
         path = folder / file
-        if path.is_file():
-            return path.absolute()
+        with suppress(OSError):  # the name is too long for a file, or the folder is not accessible
+            if path.is_file():
+                return path.absolute()
     return None

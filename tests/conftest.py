@@ -1,4 +1,4 @@
-"""What the tests share: a real face, a tiny model of random weights, the command line."""
+"""Fixtures: a real face, a tiny model with random weights, the command line."""
 
 import hashlib
 from collections.abc import Callable
@@ -28,7 +28,7 @@ TINY = ModelConfig(
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees, or fills, the user's cache."""
+    """Keep the tests away from the user's cache."""
     monkeypatch.setenv("FACEAGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
@@ -60,25 +60,32 @@ def couple(tmp_path_factory: pytest.TempPathFactory, portrait: np.ndarray) -> Pa
 
 @pytest.fixture(scope="session")
 def tiny_model() -> FaceAgeModel:
-    """A model of random weights, in eval mode, whose changes are plain to see."""
+    """A model with random weights, in eval mode, whose changes are large enough to measure."""
     torch.manual_seed(0)
     model = FaceAgeModel(TINY)
-    for head in (model.decoder.flow, model.decoder.residual):  # they start at zero: no change
+    for head in (model.decoder.flow, model.decoder.residual):  # initialised to zero: no change
         torch.nn.init.normal_(head.weight, std=0.05)
     return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory, tiny_model: FaceAgeModel) -> Path:
-    """The tiny model's file."""
+    """The weights file of the tiny model."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, tiny_model, {"licence": "none: random numbers", "images_seen": "0"})
     return path
 
 
+@pytest.fixture
+def portrait_png(tmp_path: Path, portrait: np.ndarray) -> Path:
+    path = tmp_path / "me.png"
+    Image.fromarray(portrait).save(path)
+    return path
+
+
 @dataclass
 class Answer:
-    """What a command gave back."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -110,7 +117,7 @@ def run() -> Callable[..., Answer]:
 
 @pytest.fixture
 def snapshot() -> Callable[[Path], dict[str, str]]:
-    """`snapshot(folder)`: every file below it and the hash of its content."""
+    """`snapshot(folder)` gives the sha256 of every file below the folder, by path."""
 
     def look(folder: Path) -> dict[str, str]:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -121,7 +128,7 @@ def snapshot() -> Callable[[Path], dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def vgg() -> dict[str, torch.Tensor]:
-    """Random weights under torchvision's names of VGG19's convolutions."""
+    """Random weights for VGG19's convolutions, under torchvision's names."""
     generator = torch.Generator().manual_seed(0)
     tensors, index, before = {}, 0, 3
     for width, count in ((64, 2), (128, 2), (256, 4), (512, 4)):

@@ -25,7 +25,7 @@ from faceage.errors import AgeError
         (["5"], [5]),
         (["5", "70"], [5, 70]),
         (["5,70"], [5, 70]),
-        (["70, 5"], [70, 5]),  # in the order asked for
+        (["70, 5"], [70, 5]),  # in the given order
         (["37.5"], [37.5]),
         (["0", "100"], [0, 100]),
         (["20-23"], [20, 21, 22, 23]),
@@ -42,7 +42,7 @@ def test_parse_ages(texts: list[str], ages: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "value"),
     [
         ("-3", "-3"),
         ("500", "500"),
@@ -63,15 +63,15 @@ def test_parse_ages(texts: list[str], ages: list[float]) -> None:
         ("5;70", "'5;70'"),
     ],
 )
-def test_ages_that_cannot_be_read_say_why(text: str, said: str) -> None:
+def test_invalid_ages(text: str, value: str) -> None:
     with pytest.raises(AgeError) as caught:
         parse_ages([text])
-    assert said in caught.value.message
+    assert value in caught.value.message
     assert caught.value.hint
     assert "\n" not in str(caught.value)
 
 
-def test_too_many_ages_in_all() -> None:
+def test_too_many_ages() -> None:
     with pytest.raises(AgeError, match="203"):
         parse_ages(["0-100", "0.5-100:1", "0.25", "0.75"])
 
@@ -87,7 +87,7 @@ def test_group_of(age: float, group: int) -> None:
     assert group_of(age) == group
 
 
-def test_groups_are_without_gaps() -> None:
+def test_groups_have_no_gaps() -> None:
     ranges = [group_range(group) for group in range(GROUPS)]
     assert (ranges[0][0], ranges[-1][1]) == (MIN_AGE, MAX_AGE)
     for (_, last), (first, _) in itertools.pairwise(ranges):
@@ -96,7 +96,7 @@ def test_groups_are_without_gaps() -> None:
     assert group_range(9) == (70, 100)
 
 
-def test_group_names_say_their_ranges() -> None:
+def test_group_names_match_their_ranges() -> None:
     for group, name in enumerate(GROUP_NAMES):
         assert parse_group(name) == group
         assert group_of(float(name.rstrip("+").split("-")[0])) == group
@@ -108,7 +108,18 @@ def test_group_names_say_their_ranges() -> None:
 
 @pytest.mark.parametrize(
     ("age", "text"),
-    [(5, "05"), (70, "70"), (100, "100"), (0, "00"), (12.5, "12.5"), (5.0, "05"), (7.5, "07.5")],
+    [
+        (0, "00"),
+        (5, "05"),
+        (70, "70"),
+        (100, "100"),
+        (5.0, "05"),
+        (7.5, "07.5"),
+        (12.5, "12.5"),
+        (5.01, "05.01"),
+        (0.25, "00.25"),
+        (99.999999, "99.999999"),
+    ],
 )
 def test_format_age(age: float, text: str) -> None:
     assert format_age(age) == text
@@ -121,6 +132,6 @@ def test_check_age() -> None:
             check_age(age)
 
 
-def test_knots_reach_over_all_ages() -> None:
+def test_knots_cover_all_ages() -> None:
     assert list(KNOTS) == sorted(set(KNOTS))
     assert (KNOTS[0], KNOTS[-1]) == (MIN_AGE, MAX_AGE)

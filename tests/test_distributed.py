@@ -1,27 +1,18 @@
-"""Processes: alone nothing happens; together gradients become means and the first decides."""
+"""One process or several: mean gradients, shared decisions, the same results."""
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from processes import TWO, run_python
 from stand_ins import LANDMARKS, make_dataset
-from test_train import write_noise
 from torch import Tensor, nn
 
 from faceage import distributed
-from faceage.checkpoints import load_weights
-from faceage.distributed import Processes
-from faceage.training import trainer as training
-from faceage.training.config import TrainConfig
-from faceage.training.losses import LossWeights
-from faceage.training.trainer import Trainer
+from faceage.distributed import OtherProcessError, Processes
+from faceage.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
 
@@ -35,28 +26,31 @@ def parameters() -> list[nn.Parameter]:
     ]
     values[0].grad = torch.arange(6.0).view(2, 3)
     values[2].grad = torch.tensor([10.0])
-    return values  # the second had no part in the loss
+    return values  # the second has no gradient
 
 
 def test_alone(monkeypatch: pytest.MonkeyPatch, parameters: list[nn.Parameter]) -> None:
     def never(*_: object) -> None:
-        raise AssertionError("one process has nobody to talk to")
+        raise AssertionError("one process does not communicate")
 
-    for name in ("all_reduce", "all_gather_object", "broadcast", "barrier"):
+    for name in ("all_reduce", "all_gather_object", "barrier"):
         monkeypatch.setattr(distributed.dist, name, never)
     alone = Processes(0, 1, CPU)
     before = [None if p.grad is None else p.grad.clone() for p in parameters]
     alone.average_gradients(parameters)
     alone.wait()
-    assert alone.decide(True)
-    assert not alone.decide(False)
+    assert alone.max(3, 0) == [3, 0]
+    with alone.share_errors():
+        pass
+    with pytest.raises(DataError, match="gone"), alone.share_errors():
+        raise DataError("gone")
     assert alone.is_first
     assert alone.gather("ours") == ["ours"]
     for value, grad in zip(parameters, before, strict=True):
         assert (value.grad is None) if grad is None else torch.equal(value.grad, grad)
 
 
-def test_gradients_become_means(
+def test_gradients_are_averaged(
     monkeypatch: pytest.MonkeyPatch, parameters: list[nn.Parameter]
 ) -> None:
     """The other process has three times our gradients: the mean is twice ours."""
@@ -71,17 +65,39 @@ def test_gradients_become_means(
     assert parameters[2].grad.tolist() == [20]
 
 
-@pytest.mark.parametrize("choice", [True, False])
-def test_the_first_process_decides(monkeypatch: pytest.MonkeyPatch, choice: bool) -> None:
-    def from_first(tensor: Tensor, source: int) -> None:
-        assert source == 0
-        tensor.fill_(int(choice))
+def test_max(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_other(tensor: Tensor, operation: object) -> None:
+        assert operation == distributed.dist.ReduceOp.MAX
+        tensor.copy_(torch.maximum(tensor, torch.tensor([1, 2])))
 
-    monkeypatch.setattr(distributed.dist, "broadcast", from_first)
-    assert Processes(1, 2, CPU).decide(not choice) is choice
+    monkeypatch.setattr(distributed.dist, "all_reduce", with_other)
+    assert Processes(1, 2, CPU).max(0, 15) == [1, 15]
 
 
-def test_what_each_process_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("rank", "failed", "expected"),
+    [
+        (0, [True, True], DataError),
+        (1, [True, True], OtherProcessError),
+        (1, [False, True], DataError),
+        (0, [False, True], OtherProcessError),
+    ],
+)
+def test_one_process_reports_a_shared_error(
+    monkeypatch: pytest.MonkeyPatch, rank: int, failed: list[bool], expected: type[Exception]
+) -> None:
+    monkeypatch.setattr(Processes, "gather", lambda self, own: failed)
+
+    def work() -> None:
+        with Processes(rank, 2, CPU).share_errors():
+            if failed[rank]:
+                raise DataError("gone")
+
+    with pytest.raises(expected):
+        work()
+
+
+def test_gather(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_all(parts: list, own: object) -> None:
         parts[:] = ["first", own]
 
@@ -89,7 +105,7 @@ def test_what_each_process_gave(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Processes(1, 2, CPU).gather("second") == ["first", "second"]
 
 
-def test_which_process_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     assert distributed.is_first()
     monkeypatch.setenv("RANK", "1")
@@ -101,10 +117,10 @@ def test_start_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     assert distributed.start("cpu") == Processes(0, 1, CPU)
     assert not torch.distributed.is_initialized()
-    distributed.stop()  # nothing to leave: no error
+    distributed.stop()
 
 
-def test_start_joins_what_torchrun_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_joins_torchruns_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     backends: list[str] = []
@@ -114,87 +130,23 @@ def test_start_joins_what_torchrun_started(monkeypatch: pytest.MonkeyPatch) -> N
     assert backends == ["gloo"]
 
 
+def test_start_outside_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of torchrun without a running torchrun: an error in one line."""
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="Start them with torchrun") as caught:
+        distributed.start("cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_start_on_a_device_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="abacus"):
+        distributed.start("abacus")
+
+
 # --- two real processes ---------------------------------------------------------------------------
-
-WORKER = """
-import hashlib, sys
-from pathlib import Path
-import torch
-sys.path.insert(0, {tests!r})
-from faceage import distributed
-from faceage.training import trainer as training
-from test_distributed import digest, worker_config
-torch.set_num_threads(1)
-training.CALIBRATION_BATCHES = 1
-processes = distributed.start("cpu")
-config = worker_config({data!r}, {out!r})
-config.check(processes.count)
-trainer = training.Trainer(config, processes)
-trainer.run()
-Path({out!r} + f"-{{processes.rank}}.txt").write_text(digest(trainer))
-distributed.stop()
-"""
-
-
-TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-
-
-def run_python(*arguments: object) -> str:
-    """What Python, in a process of its own with one thread, prints."""
-    root = str(Path(training.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    result = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
-
-
-def worker_config(data: str, out: str) -> TrainConfig:
-    """Saves about every step, by the first process's clock: both must meet there."""
-    losses = LossWeights(perceptual=0, target_age=0.5, change=1)
-    return TrainConfig(
-        data=data,
-        out=Path(out),
-        model=TINY,
-        losses=losses,
-        images=24,
-        warmup_images=8,
-        warmup_batch=8,
-        batch_size=8,
-        r1_interval=2,
-        diff_augment=True,
-        save_minutes=0.01,
-    )
-
-
-def digest(trainer: Trainer) -> str:
-    """What all processes must agree on: all parameters, and the averaged model's statistics."""
-    nets = (trainer.model, trainer.averaged, trainer.discriminator)
-    parts = [p for net in nets for p in net.parameters()] + list(trainer.averaged.buffers())
-    data = b"".join(part.detach().contiguous().numpy().tobytes() for part in parts)
-    return f"{trainer.images_seen} {hashlib.sha256(data).hexdigest()}"
-
-
-def test_two_processes_agree(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    write_noise(data)
-    script, out = tmp_path / "worker.py", tmp_path / "run"
-    tests = str(Path(__file__).parent)
-    script.write_text(WORKER.format(tests=tests, data=str(data), out=str(out)))
-    run_python(*TWO, script)
-    first, second = (Path(f"{out}-{rank}.txt").read_text() for rank in (0, 1))
-    assert first == second
-    assert first.startswith("24 ")
-    model, told = load_weights(out / "weights.safetensors")
-    assert told["images_seen"] == "24"
-    assert all(torch.isfinite(p).all() for p in model.parameters())
-
 
 EVALUATION = """
 import json, sys

@@ -27,17 +27,28 @@ EXPORTED = [
     "load",
 ]
 
-COMMON = ["--detector", "--device", "--face", "--force", "--min-score", "--weights"]
+PHOTOS = [
+    "--detector",
+    "--face",
+    "--force",
+    "--include-synthetic",
+    "--min-score",
+    "--quiet",
+    "--recursive",
+    "--skip-existing",
+]
+COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
-    "predict": ["--csv", "--draw", "--json", *COMMON],
-    "age": ["--crop", "--out", "--sheet", "--to", *COMMON],
-    "align": ["--detector", "--face", "--force", "--min-score", "--out", "--size"],
+    "predict": ["--csv", "--draw", "--json", "--jsonl", *COMMON],
+    "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *COMMON],
+    "align": ["--out", "--size", *PHOTOS],
     "train": [
         "--data",
         "--device",
         "--dry-run",
         "--images",
+        "--licence",
         "--out",
         "--recipe",
         "--set",
@@ -115,6 +126,27 @@ def test_commands_and_options() -> None:
     assert found == {name: sorted(options) for name, options in OPTIONS.items()}
 
 
+@pytest.mark.parametrize("command", [[], ["predict"], ["age"], ["align"], ["weights", "list"]])
+def test_short_options(run, command: list[str]) -> None:
+    short, long = (run(*command, option) for option in ("-h", "--help"))
+    assert short.code == 0
+    assert short.out == long.out != ""
+    names = {
+        option
+        for parameter in typer.main.get_command(app).commands["age"].params
+        for option in parameter.opts
+        if len(option) == 2
+    }
+    assert names == {"-o", "-q", "-r"}
+
+
+def test_shell_completion() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "faceage", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--install-completion" in done.stdout
+
+
 def test_version(run) -> None:
     answer = run("--version")
     assert (answer.code, answer.out) == (0, f"faceage {faceage.__version__}\n")
@@ -127,7 +159,8 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
         "from faceage.cli import main\n"
         f"sys.argv = ['faceage', *{arguments!r}]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "heavy = {'torch', 'torchvision', 'cv2', 'numpy', 'PIL', 'facexlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'torchvision', 'cv2', 'numpy', 'PIL', 'facexlib', 'pooch'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
-"""The command line. Imports happen inside the commands, so that `faceage --help` answers at once.
+"""The command line. Imports happen inside the commands, so that `faceage --help` is instant.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 all good, 1 some photo failed,
+Results go to stdout, everything else to stderr. Exit codes: 0 success, 1 some photo failed,
 2 usage, 130 interrupted. An error is one line; FACEAGE_DEBUG=1 shows the traceback of a bug.
 """
 
@@ -9,19 +9,29 @@ from typing import Annotated
 import typer
 
 from faceage import __version__
+from faceage.cli import age, align, predict
 from faceage.cli.evaluate import evaluate
-from faceage.cli.photos import age, align, predict
-from faceage.cli.training import train
+from faceage.cli.pairs import pairs
+from faceage.cli.train import train
+from faceage.cli.train_teacher import train_teacher
 from faceage.cli.weights import weights_app
 
 app = typer.Typer(
     name="faceage",
-    help="Tell the age of faces in photos, and show the same faces at other ages.",
+    help="Predict the age of faces in photos, and show the same faces at other ages.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for function in (predict, age, align, train, evaluate):
+for function in (
+    predict.predict,
+    age.age,
+    align.align,
+    train,
+    evaluate,
+    pairs,
+    train_teacher,
+):
     app.command()(function)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
 
@@ -38,7 +48,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _global(
+def _global_options(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),

@@ -1,35 +1,93 @@
-"""What the commands share: options that mean the same everywhere, and how errors end a command."""
+"""What the commands share: options with the same meaning everywhere, messages, error handling."""
 
 import functools
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import typer
 
-from faceage.cli.batch import say, unexpected
 from faceage.errors import AgeError, ConfigError, FaceAgeError
 
-Photos = Annotated[
+PhotosArgument = Annotated[
     list[str],
-    typer.Argument(help="Files, folders or globs.", metavar="PHOTO", show_default=False),
+    typer.Argument(
+        help='Files, folders or globs; "-" reads a list of paths from stdin.',
+        metavar="PHOTO",
+        show_default=False,
+    ),
 ]
-Faces = Annotated[str, typer.Option("--face", help="largest, all, or a number (1 is the largest).")]
-DetectorName = Annotated[
-    Literal["yunet", "retinaface"], typer.Option("--detector", help="What finds the faces.")
+RecursiveOption = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Also take the photos in sub-folders.")
 ]
-MinScore = Annotated[
-    float, typer.Option("--min-score", min=0, max=1, help="Ignore less certain faces.")
+IncludeSyntheticOption = Annotated[
+    bool,
+    typer.Option("--include-synthetic", help="Also take pictures that faceage made."),
 ]
-Weights = Annotated[
+FaceOption = Annotated[
+    str, typer.Option("--face", help="largest, all, or a number (1 is the largest).")
+]
+DetectorOption = Annotated[
+    Literal["yunet", "retinaface"], typer.Option("--detector", help="The face detector.")
+]
+MinScoreOption = Annotated[
+    float, typer.Option("--min-score", min=0, max=1, help="Ignore faces with a lower score.")
+]
+WeightsOption = Annotated[
     str, typer.Option("--weights", metavar="NAME|FILE", help="The model: a name or a file.")
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite results that exist.")]
+_quiet = False
+
+
+def _set_quiet(value: bool) -> bool:
+    global _quiet
+    _quiet = value
+    return value
+
+
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_set_quiet, help="Print errors only, no notes."),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing results.")]
+SkipExistingOption = Annotated[
+    bool,
+    typer.Option("--skip-existing", help="Keep existing results and make the missing ones."),
+]
+
+
+def say(message: str) -> None:
+    """Print a message as one line on stderr."""
+    print(" ".join(message.splitlines()), file=sys.stderr)
+
+
+def note(message: str) -> None:
+    """Print a message that is no error, unless `--quiet` is given."""
+    if not is_quiet():
+        say(f"note: {message}")
+
+
+def is_quiet() -> bool:
+    """Whether `--quiet` is given: errors only, no notes and no progress bar."""
+    return _quiet
+
+
+def list_some(names: Sequence[object], limit: int = 3) -> str:
+    """The first names, and how many more there are: "a, b, c and 2 more"."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + more
+
+
+def describe_bug(error: Exception) -> str:
+    """An error that is none of the package's own, in one line."""
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text} (set FACEAGE_DEBUG=1 for the traceback)"
 
 
 def command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn what a command raises into one line on stderr and the right exit code."""
+    """Print the errors of a command as one line on stderr, and exit with the right code."""
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
@@ -46,8 +104,10 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         except Exception as error:
             if os.environ.get("FACEAGE_DEBUG"):
                 raise
-            say(f"error: {unexpected(error)}")
+            say(f"error: {describe_bug(error)}")
             code = 1
+        finally:
+            _set_quiet(False)
         raise typer.Exit(code or 0)
 
     return run

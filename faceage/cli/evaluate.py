@@ -10,8 +10,7 @@ import typer
 
 from faceage import hub
 from faceage.ages import parse_ages
-from faceage.cli.batch import say
-from faceage.cli.common import Device, Force, command
+from faceage.cli.common import DeviceOption, ForceOption, command, say
 from faceage.errors import ConfigError
 
 
@@ -68,8 +67,8 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Where to write reports and contact sheets.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    device: Device = "auto",
-    force: Force = False,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
 ) -> None:
     """Evaluate models and other methods on held-out faces.
 

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from faceage import hub
-from faceage.cli.batch import say
-from faceage.cli.common import command
+from faceage.cli.common import command, say
 from faceage.errors import WeightsError
 
-weights_app = typer.Typer(help="What model files are here, and where they come from.")
+weights_app = typer.Typer(help="List, inspect, download and verify model files.")
 
 
 @weights_app.command("list")
@@ -19,15 +18,15 @@ weights_app = typer.Typer(help="What model files are here, and where they come f
 def weights_list(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
-    """Show the model files known by name, and which of them are here."""
+    """List the model files and their paths on this machine."""
     files = hub.status()
     if as_json:
         rows = [{**asdict(f), "path": str(f.path) if f.path else None} for f in files]
         typer.echo(json.dumps(rows, indent=2))
         return
     for f in files:
-        typer.echo(f"{f.name}  {f.path or 'not here'}")
-        for text in filter(None, (f.what, f.licence and f"licence: {f.licence}")):
+        typer.echo(f"{f.name}  {f.path or 'not on this machine'}")
+        for text in filter(None, (f.description, f.licence and f"licence: {f.licence}")):
             typer.echo(f"    {text}")
 
 
@@ -35,28 +34,31 @@ def weights_list(
 @command
 def weights_info(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="A name of the list, or a file.")
+        str, typer.Argument(metavar="NAME|FILE", help="A name from `weights list`, or a file.")
     ] = hub.DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what a model file says about itself: architecture, data, figures, licence."""
+    """Show the metadata of a model file: architecture, data, figures, licence."""
     path = hub.find(name)
-    info: dict[str, Any] = {"file": str(path), "size": path.stat().st_size}
-    info |= {"sha256": hub.file_sha256(path)} | hub.read_metadata(path)
+    metadata = hub.read_metadata(path) if path.suffix == ".safetensors" else {}
+    info: dict[str, Any] = {"file": str(path), "size": hub.check_file(path)}
+    info |= {"sha256": hub.file_sha256(path)} | metadata
     if as_json:
         typer.echo(json.dumps(info, indent=2))
         return
     for key, value in info.items():
-        typer.echo(f"{key}: {value}")
+        typer.echo(_printable(f"{key}: {value}"))
 
 
 @weights_app.command("fetch")
 @command
 def weights_fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list.")],
-    force: Annotated[bool, typer.Option("--force", help="Download it even if it is here.")] = False,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `weights list`.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Download it even if it is intact.")
+    ] = False,
 ) -> None:
-    """Download a model file into the cache; it is kept only if its sha256 is right."""
+    """Download a model file into the cache; it is kept only if its sha256 is correct."""
     shown = -1
 
     def progress(received: int, total: int) -> None:
@@ -73,16 +75,22 @@ def weights_fetch(
 @command
 def weights_verify(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME|FILE", help="One file; else all that are here.")
+        str | None,
+        typer.Argument(metavar="NAME|FILE", help="One file; default: all on this machine."),
     ] = None,
 ) -> int:
-    """Compare model files with the sha256 they should have."""
+    """Compare the sha256 of model files with the expected ones."""
     checks = hub.verify(name)
     if not checks:
-        raise WeightsError("There are no model files here.", "Reinstall the package.")
+        raise WeightsError("There are no model files on this machine.", "Reinstall the package.")
     for check in checks:
         if check.problem:
             say(f"error: {check.path}: {check.problem}.")
         else:
             typer.echo(f"{check.path}: OK")
     return 1 if any(check.problem for check in checks) else 0
+
+
+def _printable(text: str) -> str:
+    """One line without control characters, which a file of unknown origin may contain."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,6 +1,6 @@
 """Augmentation of batches on their device: geometry, colour, and DiffAugment for the discriminator.
 
-All randomness comes from torch's global generator, which the training loop seeds before every
+All random numbers come from torch's global generator, which the training loop seeds before every
 step from (seed, rank, images seen).
 """
 
@@ -14,61 +14,61 @@ from faceage.models.generator import INNER_LEFT, INNER_SIDE, INNER_TOP
 
 
 def whole_faces(images: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Crops for the synthesis: mirrored by chance and moved a little.
+    """Crops for the synthesis, randomly mirrored and slightly rotated, scaled and shifted.
 
     Args:
         images: N,R,R,3 uint8.
-        valid: N,4 shares of the side: what is picture and not padding.
+        valid: N,4, x0 y0 x1 y1 as fractions of the side: the picture without its padding.
         size: side S of the result, px.
 
     Returns:
-        N,3,S,S in [-1, 1], and the mask N,1,S,S of what is picture (1) and not padding (0).
+        N,3,S,S in [-1, 1], and the mask N,1,S,S: 1 on the picture, 0 on padding.
     """
     count, device = len(images), images.device
-    transform = _similarity(count, device, angle=5, zoom=0.05, shift=0.02)
+    transform = random_similarity(count, device, angle=5, zoom=0.05, shift=0.02)
     grid = F.affine_grid(transform, [count, 1, size, size], align_corners=False)
     return _resample(images, grid), _inside(grid, valid)
 
 
 def inner_faces(images: Tensor, valid: Tensor, size: int) -> Tensor:  # N,3,size,size in [-1, 1]
-    """Inner faces for the classifier, strongly augmented.
+    """Inner faces for training the classifier, strongly augmented.
 
-    Padding goes with a picture's source, and the source with age. So what lies outside a picture's
-    `valid` box is filled from its edge, and half of the pictures get the box of another one, too:
-    the padding then tells the source of a picture, and with it its age, no longer.
+    Padding depends on a picture's source, and the source correlates with age. So the area outside a
+    picture's `valid` box is filled from its edge, and half of the pictures are also cut to the box
+    of another picture: the padding then no longer indicates the source.
 
     Args:
         images: N,R,R,3 uint8 crops.
-        valid: N,4 shares of the side.
+        valid: N,4, x0 y0 x1 y1 as fractions of the side.
         size: side of the result, px.
     """
     count, device = len(images), images.device
     grid = _inner_grid(count, size, device, angle=15, zoom=0.15, shift=0.06)
     other = valid[torch.randperm(count, device=device)]
     both = torch.cat([torch.maximum(valid, other)[:, :2], torch.minimum(valid, other)[:, 2:]], 1)
-    box = torch.where(_chance(count, 0.5, device), both, valid) * 2 - 1
+    box = torch.where(_bernoulli(count, 0.5, device), both, valid) * 2 - 1
     low, high = box[:, None, None, :2], box[:, None, None, 2:]
     faces = _resample(images, torch.minimum(torch.maximum(grid, low), high))
-    return _erase(_degrade(_recolour(faces, strength=0.4), share=0.3, noise=0.06))
+    return erase(_degrade(recolour(faces, strength=0.4), probability=0.3, noise=0.06))
 
 
 def robust_views(faces: Tensor, size: int) -> Tensor:  # N,3,S,S -> N,3,size,size, in [-1, 1]
-    """Inner faces for the classifier that reads aged faces; differentiable.
+    """Augmented inner faces of generated pictures, for the age classifier; differentiable.
 
-    Without it the generator learns what fools the classifier: faint patterns that no eye sees and
-    no other classifier believes. They do not survive being moved, recoloured, blurred and drowned
-    in noise; wrinkles and round cheeks do.
+    Without augmentation the generator learns adversarial patterns: faint, invisible, and without
+    effect on any other classifier. They do not survive shifts, recolouring, blur and noise;
+    wrinkles and round cheeks do.
     """
     grid = _inner_grid(len(faces), size, faces.device, angle=10, zoom=0.12, shift=0.05)
     inner = F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
-    return _degrade(_recolour(inner, strength=0.4), share=0.7, noise=0.2, grey=0.5)
+    return _degrade(recolour(inner, strength=0.4), probability=0.7, noise=0.2, grey=0.5)
 
 
 def head_mask(size: int, device: torch.device) -> Tensor:  # 1,1,size,size
-    """1 on the head of an FFHQ crop, an ellipse; 0 on clothes and most of the background.
+    """1 inside an ellipse around the head of an FFHQ crop, 0 on clothes and most of the background.
 
-    Toddlers wear bibs, and are not photographed where the old are: a discriminator that sees it
-    teaches the generator to paint that.
+    Clothes and background correlate with age (toddlers wear bibs); without the mask the generator
+    learned to add them.
     """
     axis = (torch.arange(size, device=device) + 0.5) / size
     x, y = (axis - 0.5) / 0.38, (axis - 0.46) / 0.39
@@ -76,34 +76,33 @@ def head_mask(size: int, device: torch.device) -> Tensor:  # 1,1,size,size
 
 
 def diff_augment(faces: Tensor) -> Tensor:
-    """Differentiable augmentation of what the discriminator sees (Zhao et al., NeurIPS 2020).
+    """Differentiable augmentation of the discriminator's input (Zhao et al., NeurIPS 2020).
 
     Args:
-        faces: N,3,S,S in [-1, 1]; masked regions are 0 and stay so under colour changes
-            only if the mask is applied afterwards.
+        faces: N,3,S,S in [-1, 1].
     """
     count, device = len(faces), faces.device
-    faces = _recolour(faces, strength=0.2)
-    transform = _similarity(count, device, angle=0, zoom=0.1, shift=0.1)
+    faces = recolour(faces, strength=0.2)
+    transform = random_similarity(count, device, angle=0, zoom=0.1, shift=0.1)
     grid = F.affine_grid(transform, [count, 1, *faces.shape[2:]], align_corners=False)
     return F.grid_sample(faces, grid, padding_mode="zeros", align_corners=False)
 
 
-def _chance(count: int, share: float, device: torch.device, dims: int = 2) -> Tensor:
-    return torch.rand([count] + [1] * (dims - 1), device=device) < share
+def _bernoulli(count: int, probability: float, device: torch.device, dims: int = 2) -> Tensor:
+    return torch.rand([count] + [1] * (dims - 1), device=device) < probability
 
 
 def _uniform(count: int, limit: float, device: torch.device, dims: int = 1) -> Tensor:
     return (torch.rand([count] + [1] * (dims - 1), device=device) * 2 - 1) * limit
 
 
-def _similarity(
+def random_similarity(
     count: int, device: torch.device, angle: float, zoom: float, shift: float
 ) -> Tensor:  # N,2,3
-    """Random mirror, rotation (degrees), zoom and shift (shares of the side)."""
+    """Random mirror, rotation (degrees), zoom (log scale) and shift (fractions of the side)."""
     turn = _uniform(count, math.radians(angle), device)
     scale = torch.exp(_uniform(count, zoom, device))
-    mirror = torch.where(_chance(count, 0.5, device, 1), -1.0, 1.0)
+    mirror = torch.where(_bernoulli(count, 0.5, device, 1), -1.0, 1.0)
     cos, sin = scale * turn.cos(), scale * turn.sin()
     x, y = _uniform(count, 2 * shift, device), _uniform(count, 2 * shift, device)
     rows = torch.stack([cos * mirror, -sin, x, sin * mirror, cos, y], 1)
@@ -113,7 +112,7 @@ def _similarity(
 def _inner_grid(
     count: int, size: int, device: torch.device, angle: float, zoom: float, shift: float
 ) -> Tensor:  # N,size,size,2
-    """Where the pixels of the inner face lie in the crop, moved about its centre by chance."""
+    """Sampling positions of the inner face in the crop, randomly transformed about its centre."""
     window = torch.tensor(
         [
             [INNER_SIDE, 0, 2 * INNER_LEFT + INNER_SIDE - 1],
@@ -123,7 +122,7 @@ def _inner_grid(
         device=device,
     )
     bottom = torch.tensor([0.0, 0, 1], device=device).expand(count, 1, 3)
-    transform = torch.cat([_similarity(count, device, angle, zoom, shift), bottom], 1)
+    transform = torch.cat([random_similarity(count, device, angle, zoom, shift), bottom], 1)
     return F.affine_grid((window @ transform)[:, :2], [count, 1, size, size], align_corners=False)
 
 
@@ -138,7 +137,7 @@ def _inside(grid: Tensor, valid: Tensor) -> Tensor:  # N,S,S,2 and N,4 -> N,1,S,
     return inside[:, None].float()
 
 
-def _recolour(faces: Tensor, strength: float) -> Tensor:
+def recolour(faces: Tensor, strength: float) -> Tensor:
     count, device = len(faces), faces.device
     faces = faces + _uniform(count, strength / 2, device, 4)  # brightness
     grey = faces.mean(1, keepdim=True)
@@ -147,27 +146,30 @@ def _recolour(faces: Tensor, strength: float) -> Tensor:
     return centre + (faces - centre) * (1 + _uniform(count, strength, device, 4))  # contrast
 
 
-def _degrade(faces: Tensor, share: float, noise: float, grey: float = 0.1) -> Tensor:
-    """Blur and noise for a share of the faces, grey for some: sharpness must not tell the age."""
+def _degrade(faces: Tensor, probability: float, noise: float, grey: float = 0.1) -> Tensor:
+    """Blur, noise (each with `probability`) and greyscale (with probability `grey`).
+
+    Sharpness and colour correlate with the source, and the source with age.
+    """
     count, device = len(faces), faces.device
     side = faces.shape[-1]
     small = round(side * (0.35 + 0.5 * torch.rand((), device="cpu").item()))
     blurred = F.interpolate(faces, small, mode="bilinear", antialias=True)
     blurred = F.interpolate(blurred, side, mode="bilinear")
-    faces = torch.where(_chance(count, share, device, 4), blurred, faces)
+    faces = torch.where(_bernoulli(count, probability, device, 4), blurred, faces)
     grain = torch.randn_like(faces) * noise * torch.rand(count, 1, 1, 1, device=device)
-    faces = torch.where(_chance(count, share, device, 4), faces + grain, faces)
+    faces = torch.where(_bernoulli(count, probability, device, 4), faces + grain, faces)
     light = faces.mean(1, keepdim=True).expand_as(faces)
-    return torch.where(_chance(count, grey, device, 4), light, faces).clamp(-1, 1)
+    return torch.where(_bernoulli(count, grey, device, 4), light, faces).clamp(-1, 1)
 
 
-def _erase(faces: Tensor) -> Tensor:
-    """One random rectangle of half of the faces becomes grey (random erasing)."""
+def erase(faces: Tensor) -> Tensor:
+    """Set one random rectangle of half of the faces to grey (random erasing)."""
     count, device = len(faces), faces.device
     axis = torch.linspace(-1, 1, faces.shape[-1], device=device)
     x, y = _uniform(count, 1, device, 2), _uniform(count, 1, device, 2)
     half_x = 0.1 + 0.25 * torch.rand(count, 1, device=device)
     half_y = 0.1 + 0.25 * torch.rand(count, 1, device=device)
     hole = ((axis - y).abs() < half_y)[:, :, None] & ((axis - x).abs() < half_x)[:, None, :]
-    hole = hole & _chance(count, 0.5, device, 3)
+    hole = hole & _bernoulli(count, 0.5, device, 3)
     return torch.where(hole[:, None], torch.zeros_like(faces), faces)

@@ -1,18 +1,15 @@
-"""Datasets of labelled FFHQ crops, decoded once into memory.
+"""Datasets of labelled FFHQ crops: three layouts, recognised by the content of the folder.
 
-Three layouts, recognised by what lies in the folder:
-
-- `FolderWithCsv`: a csv with the columns `file` and `age` or `age_group`; optional `set`
-  (train|val|test), `person`, `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: what is
-  picture), `sharp`, `gender`, `source`, `landmarks` ("x y" of both eyes, nose and both corners of
-  the mouth, px of a 256 px crop, image-left ones first), `zip`. Pictures lie in the folder or in
-  zips beside the csv.
-- `FfhqAging`: the csv of FFHQ-Aging and its pictures as `00000/00000.png` or `00000.png`.
-- `UtkFace`: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
+- A csv with the columns `file` and `age` or `age_group`; optional `set` (train|val|test), `person`,
+  `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: the picture without its padding), `sharp`,
+  `gender`, `source`, `landmarks` ("x y" of both eyes, nose and both corners of the mouth, px of a
+  256 px crop, image-left ones first), `zip`. Pictures lie in the folder or in zips beside the csv.
+- FFHQ-Aging: its csv, and its pictures as `00000/00000.png` or `00000.png`.
+- UTKFace: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
 
 Held-out pictures are split in two by a hash of the person (of the file name where the person is
 unknown): `val`, for choices, and `test`, for reported figures. A `set` column that has `test` rows
-is taken as it is.
+is used unchanged.
 """
 
 import csv
@@ -40,7 +37,7 @@ from faceage.ages import GROUPS, group_of, group_range, parse_group
 from faceage.errors import AgeError, DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-MOST_YEARS = 130  # UTKFace has labels up to 116
+MAX_LABEL = 130  # years; UTKFace has labels up to 116
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 HELD_OUT = 0.1  # fraction of the people, where a dataset names no split
 
@@ -67,13 +64,14 @@ class Sample:
         file: path inside the dataset.
         group: age group 0-9.
         age: years, or None where only the group is known.
-        weight: how often to draw it, relative to others of its group.
-        valid: (x0, y0, x1, y1) as shares of the side: what is picture and not padding.
-        sharp: Laplacian variance of the face, where measured.
+        weight: sampling frequency relative to others of its group.
+        valid: (x0, y0, x1, y1) as fractions of the side: the picture without its padding.
+        sharp: Laplacian variance of the face, or None.
         gender: "M", "F" or "".
-        source: where the picture comes from, or "".
-        zip: the archive beside the csv that holds the file, or "".
-        landmarks: x and y of the five landmarks in turn, px of a 256 px crop; () where unknown.
+        source: the collection that the picture comes from, or "".
+        zip: the archive beside the csv that contains the file, or "".
+        landmarks: x and y of the five landmarks in turn, px of a 256 px crop; () if unknown.
+        estimated: the label is itself an estimate (`label` is "estimated").
     """
 
     file: str
@@ -86,17 +84,20 @@ class Sample:
     source: str = ""
     zip: str = ""
     landmarks: tuple[float, ...] = ()
+    estimated: bool = False
 
 
 class Dataset:
-    """Samples of one set, and how to read their pictures."""
+    """The labelled samples of one split, and access to their pictures."""
 
     def __init__(self, name: str, root: Path, samples: Sequence[Sample]) -> None:
         self.name = name
         self.root = root
         self.samples = list(samples)
         if not self.samples:
-            raise DataError(f"No labelled pictures in {root}.", "Is this the right set or folder?")
+            raise DataError(
+                f"No labelled pictures in {root}.", "Check the folder and the column set."
+            )
         self._local = threading.local()  # an open zip must not be shared between threads
 
     def __len__(self) -> int:
@@ -119,11 +120,12 @@ class Dataset:
             where = f"{self.root / sample.zip}" if sample.zip else f"{self.root}"
             raise DataError(
                 f"{sample.file} is named in the csv but missing from {where}.",
-                "Remove the row or restore the picture.",
+                "Restore the picture or remove the row.",
             ) from None
         except _UNREADABLE as error:
             raise DataError(
-                f"Cannot read {sample.file} in {self.root}: {error}.", "Restore the picture."
+                f"Cannot read {sample.file} in {self.root}: {error}.",
+                "Restore the picture or remove it from the dataset.",
             ) from None
 
     def _archive(self, name: str) -> zipfile.ZipFile:
@@ -134,27 +136,29 @@ class Dataset:
 
 
 @dataclass
-class Faces:
+class DecodedDataset:
     """A dataset in memory: pictures and labels as tensors, all on one device."""
 
     images: Tensor  # N,R,R,3 uint8
-    ages: Tensor  # (N,) years; the middle of the group where only that is known
+    ages: Tensor  # (N,) years; the middle of the group where only the group is known
     exact: Tensor  # (N,) bool: the age is known, not only the group
-    groups: Tensor  # (N,)
-    valid: Tensor  # N,4 shares of the side
-    weights: Tensor  # (N,) relative to others of the group
-    sharp: Tensor  # (N,) Laplacian variance, 1 where all are unknown
-    kinds: Tensor  # (N,) numbers of the pictures' sources and genders, together
+    groups: Tensor  # (N,) age groups 0-9
+    valid: Tensor  # N,4, x0 y0 x1 y1 as fractions of the side
+    weights: Tensor  # (N,) sampling frequency relative to others of the group
+    sharp: Tensor  # (N,) Laplacian variance relative to the median; 1 where unknown
+    strata: Tensor  # (N,) index of the combination of source and gender
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device | str) -> "Faces":
-        return Faces(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+    def to(self, device: torch.device | str) -> "DecodedDataset":
+        return DecodedDataset(
+            *(getattr(self, name).to(device) for name in self.__dataclass_fields__)
+        )
 
 
 def open_dataset(data: str | Path, split: str = "train") -> Dataset:
-    """The train or val set of a dataset.
+    """One split of a dataset.
 
     Args:
         data: a folder, or a name: `ffhq-aging` stands for `$FACEAGE_DATA/ffhq-aging`.
@@ -170,7 +174,7 @@ def open_dataset(data: str | Path, split: str = "train") -> Dataset:
         if {"image_number", "age_group"} <= header:
             return Dataset("ffhq-aging", root, _ffhq_aging(root, table, split))
         if "file" in header:
-            return Dataset(root.name, root, _with_csv(table, header, split))
+            return Dataset(root.resolve().name, root, _with_csv(table, header, split))
     if tables:
         raise DataError(
             f"{tables[0]} has no column 'file'.",
@@ -185,8 +189,10 @@ def open_dataset(data: str | Path, split: str = "train") -> Dataset:
     )
 
 
-def decode(dataset: Dataset, size: int, on_progress: Callable[[int], None] | None = None) -> Faces:
-    """Decode a whole dataset to `size` px, once.
+def decode(
+    dataset: Dataset, size: int, on_progress: Callable[[int], None] | None = None
+) -> DecodedDataset:
+    """Decode a whole dataset to `size` px.
 
     Args:
         size: side R in px; pictures are resized by area, upwards by cubic interpolation.
@@ -215,8 +221,8 @@ def decode(dataset: Dataset, size: int, on_progress: Callable[[int], None] | Non
     known = [s.sharp for s in samples if s.sharp is not None]
     typical = float(np.median(known)) if known else 1.0
     typical = typical if typical > 0 else 1.0
-    kinds = sorted({(s.source, s.gender) for s in samples})
-    return Faces(
+    strata = sorted({(s.source, s.gender) for s in samples})
+    return DecodedDataset(
         images=torch.from_numpy(images),
         ages=torch.tensor([middles[s.group] if s.age is None else s.age for s in samples]),
         exact=torch.tensor([s.age is not None for s in samples]),
@@ -224,7 +230,7 @@ def decode(dataset: Dataset, size: int, on_progress: Callable[[int], None] | Non
         valid=torch.tensor([s.valid for s in samples]),
         weights=torch.tensor([s.weight for s in samples]),
         sharp=torch.tensor([typical if s.sharp is None else s.sharp for s in samples]) / typical,
-        kinds=torch.tensor([kinds.index((s.source, s.gender)) for s in samples]),
+        strata=torch.tensor([strata.index((s.source, s.gender)) for s in samples]),
     )
 
 
@@ -273,7 +279,9 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
     has_test = any(row.get("set") == "test" for _, row in _rows(table))
     for line, row in _rows(table):
         if not row["file"]:
-            raise DataError(f"{table}, line {line}: no file is named.", "Correct the row.")
+            raise DataError(
+                f"{table}, line {line}: the column file is empty.", "Fill it in or remove the row."
+            )
         person = row.get("person") or row["file"]
         named = row.get("set") or ""
         if named == "val" and not has_test:
@@ -281,7 +289,7 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
         if (named or _hashed_set(person)) != split:
             continue
         try:
-            age = _number(row["age"], "age", MOST_YEARS) if row.get("age") else None
+            age = _number(row["age"], "age", MAX_LABEL) if row.get("age") else None
             group = group_of(age) if age is not None else parse_group(row.get("age_group") or "")
             samples.append(
                 Sample(
@@ -295,10 +303,13 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
                     source=row.get("source") or "",
                     zip=row.get("zip") or "",
                     landmarks=_landmarks(row.get("landmarks") or ""),
+                    estimated=row.get("label") == "estimated",
                 )
             )
         except (ValueError, TypeError, AgeError) as error:
-            raise DataError(f"{table}, line {line}: {error}", "Correct the row.") from None
+            raise DataError(
+                f"{table}, line {line}: {error}", "Correct or remove the row."
+            ) from None
     return samples
 
 

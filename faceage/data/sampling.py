@@ -1,4 +1,4 @@
-"""Which faces are drawn: as sources, evenly and without end; as targets, those like the sources."""
+"""Sampling: an endless weighted order of source faces, and matched real faces for target ages."""
 
 import math
 
@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from faceage.ages import GROUPS
-from faceage.data.datasets import Faces
+from faceage.data.datasets import DecodedDataset
 from faceage.errors import DataError
 from faceage.imaging import skin
 
 
-def draw_weights(faces: Faces, balance: float, sharpness: float = 0.0) -> Tensor:
-    """How often to draw each face: (N,) relative.
+def draw_weights(faces: DecodedDataset, balance: float, sharpness: float = 0.0) -> Tensor:
+    """Relative sampling frequency of each face, (N,).
 
     Args:
-        balance: 0 draws as the data is, 0.5 by the inverse square root of the group's size,
-            1 all groups alike.
+        balance: exponent on the inverse of the group's size: 0 samples as the data is, 1 samples
+            all groups equally often.
         sharpness: exponent on the sharpness relative to the median, clipped to [1/4, 4].
     """
     sizes = torch.bincount(faces.groups, minlength=GROUPS).clamp(min=1).float()
@@ -25,52 +25,53 @@ def draw_weights(faces: Faces, balance: float, sharpness: float = 0.0) -> Tensor
     return sizes[faces.groups] ** -balance * faces.weights * sharp
 
 
-class Lookalikes:
-    """Finds real faces of wanted ages that differ from given faces in little but age.
+class MatchedSampler:
+    """Samples real faces of given ages that resemble given faces in everything but age.
 
-    Sources differ in light, sharpness and framing, and in the ages they hold; among children there
-    are more girls and fewer dark faces than among the old. Next to a real face of another kind, an
-    aged one would be told by that, and learn it: dark skin would get lighter with every year taken
-    away. So the real face is of the same source and gender, and of those of about the wanted age
-    the most alike in the colour of the skin.
+    The discriminator compares an aged face with a real face of the target age. Sources differ in
+    lighting, sharpness and framing and in their ages; among children there are more girls and
+    fewer people with dark skin than among old people. If the real face were any face of the target
+    age, the generator would learn these differences as ageing, for example lighter skin at lower
+    ages. So the real face has the same source and gender (the same stratum), and of the faces near
+    the target age the one with the most similar skin colour is taken.
     """
 
-    WINDOW = 0.02  # of a kind, on either side of the wanted age: about as old
-    CANDIDATES = 64  # drawn from these; the most alike is taken
+    WINDOW = 0.02  # fraction of the stratum on either side of the target age: faces of that age
+    CANDIDATES = 64  # sampled from the window; the one with the most similar skin is taken
 
-    def __init__(self, faces: Faces) -> None:
-        self._kinds = faces.kinds
+    def __init__(self, faces: DecodedDataset) -> None:
+        self._strata = faces.strata
         colours = [skin.skin_colours(i.cpu().numpy()) for i in faces.images.split(1024)]
         self._colours = torch.from_numpy(np.concatenate(colours)).to(faces.ages)
-        self._keys, self._order = self._key(faces.kinds, faces.ages).sort()
-        counts = faces.kinds.bincount()
+        self._keys, self._order = self._key(faces.strata, faces.ages).sort()
+        counts = faces.strata.bincount()
         self._stop = counts.cumsum(0)
         self._start = self._stop - counts
         self._reach = (counts * self.WINDOW).ceil().long().minimum((counts - 1) // 2)
 
     def draw(self, index: Tensor, ages: Tensor) -> Tensor:  # (N,) twice -> (N,) indices
-        """Random lookalikes of the faces `index`, of about `ages` or as near as there are."""
-        kinds = self._kinds[index]
-        reach = self._reach[kinds]
-        position = torch.searchsorted(self._keys, self._key(kinds, ages))
-        position = position.clamp(self._start[kinds] + reach, self._stop[kinds] - 1 - reach)
+        """A random matched face for each of the faces `index`, as near to `ages` as there are."""
+        strata = self._strata[index]
+        reach = self._reach[strata]
+        position = torch.searchsorted(self._keys, self._key(strata, ages))
+        position = position.clamp(self._start[strata] + reach, self._stop[strata] - 1 - reach)
         chance = torch.rand(len(index), self.CANDIDATES, device=position.device)
         jitter = ((2 * reach + 1)[:, None] * chance).long() - reach[:, None]
         found = self._order[position[:, None] + jitter]
-        apart = (self._colours[found] - self._colours[index][:, None]).square().sum(2)
-        apart.masked_fill_(found == index[:, None], math.inf)  # nobody is like himself
-        return found.gather(1, apart.argmin(1, keepdim=True))[:, 0]
+        distance = (self._colours[found] - self._colours[index][:, None]).square().sum(2)
+        distance.masked_fill_(found == index[:, None], math.inf)  # never the face itself
+        return found.gather(1, distance.argmin(1, keepdim=True))[:, 0]
 
     @staticmethod
-    def _key(kinds: Tensor, ages: Tensor) -> Tensor:
-        return kinds.double() * 1000 + ages.double()
+    def _key(strata: Tensor, ages: Tensor) -> Tensor:
+        return strata.double() * 1000 + ages.double()
 
 
 class InfiniteSampler:
-    """Weighted draws without end, a pure function of (seed, position): training can resume.
+    """An endless weighted order, a function of (seed, position) alone: training can resume.
 
-    Each round over the data takes every face floor or ceil of its expected count times
-    (systematic sampling), so that rare faces are repeated but none is starved by chance.
+    Each epoch contains every face floor or ceil of its expected count times (systematic sampling):
+    frequent faces repeat, and no face is left out by chance.
 
     Args:
         weights: (N,) relative frequencies.
@@ -83,23 +84,25 @@ class InfiniteSampler:
     def __init__(self, weights: Tensor, seed: int) -> None:
         self._edges = weights.double().cpu().cumsum(0)
         if not self._edges[-1] > 0:
-            raise DataError("All pictures have weight 0: nothing to draw.", "Correct the weights.")
+            raise DataError(
+                "All pictures have the weight 0.", "Give some a weight above 0 in the csv."
+            )
         self._seed = seed
-        self._round = -1
+        self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
 
     def batch(self, start: int, count: int) -> Tensor:
-        """Indices of the `count` draws from position `start`: (count,)."""
-        return torch.tensor([self._at(p) for p in range(start, start + count)])
+        """The indices at the positions `start` to `start + count - 1`: (count,)."""
+        return torch.tensor([self._index_at(p) for p in range(start, start + count)])
 
-    def _at(self, position: int) -> int:
-        number, offset = divmod(position, len(self._edges))
-        if number != self._round:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
+    def _index_at(self, position: int) -> int:
+        epoch, offset = divmod(position, len(self._edges))
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
             count = len(self._edges)
             points = torch.arange(count, dtype=torch.float64)
             points = (points + torch.rand((), generator=generator)) * (self._edges[-1] / count)
             drawn = torch.searchsorted(self._edges, points).clamp(max=count - 1)
             self._order = drawn[torch.randperm(count, generator=generator)]
-            self._round = number
+            self._epoch = epoch
         return int(self._order[offset])

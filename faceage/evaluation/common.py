@@ -40,10 +40,8 @@ def import_extra(name: str, user: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ConfigError(
-            f"{user} needs {name.partition('.')[0]}, which is not installed.",
-            "Install it with: pip install 'faceage[evaluate]'",
-        ) from None
+        problem = f"{user} needs {name.partition('.')[0]}, which is not installed."
+        raise ConfigError(problem, "Install it with: pip install 'faceage[evaluate]'") from None
 
 
 class Inputs:

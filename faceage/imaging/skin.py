@@ -1,4 +1,4 @@
-"""The color of the skin in FFHQ crops."""
+"""The colour of the skin in FFHQ crops."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ def skin_colours(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     """
     side = crops.shape[1]
     rows, columns = slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
-    return np.median(crops[:, rows, columns], (1, 2))
+    medians: NDArray[np.float64] = np.median(crops[:, rows, columns], (1, 2))
+    return medians
 
 
-def lightness(colours: NDArray) -> NDArray[np.float64]:
+def lightness(colours: NDArray[np.uint8] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Lightness in levels of 0-255, of (...,3) RGB; the weights of ITU-R BT.601."""
-    return colours @ np.array([0.299, 0.587, 0.114])
+    weighted: NDArray[np.float64] = colours @ np.array([0.299, 0.587, 0.114])
+    return weighted

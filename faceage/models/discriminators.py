@@ -1,8 +1,8 @@
-"""The discriminators: which faces are real, and are they of the age they should be?
+"""The discriminators: is a face real, and of the given age group?
 
-Both work in two steps. `see` is what a face looks like to them, `forward` judges that and gives
-outputs N,10, one for each age group that the face may be said to be of, positive for real. What was
-seen can be judged again in another step without being looked at again.
+Both work in two steps: `extract_features` computes features of faces, and `forward` maps them to
+outputs N,10, one for each age group, positive for real. Stored features can be classified again in
+later steps without recomputing them.
 """
 
 from collections.abc import Callable
@@ -16,24 +16,24 @@ from faceage.ages import GROUPS
 from faceage.models.generator import FaceAgeModel, ModelConfig, inner_face
 from faceage.models.vgg import VggFeatures
 
-Seen = list[Tensor]
+Features = list[Tensor]
 Augment = Callable[[Tensor], Tensor]
 
 
 class Discriminator(nn.Module):
-    """Learned from nothing, one output for each age group (StarGAN v2, CVPR 2020).
+    """Trained from scratch, with one output for each age group (StarGAN v2, CVPR 2020).
 
-    It sees the inner face only: padding and background go with a picture's source, and the source
-    with age.
+    Its input is the inner face only: padding and background depend on a picture's source, and the
+    source correlates with age.
     """
 
     def __init__(self, config: ModelConfig, augment: Augment | None = None) -> None:
         super().__init__()
         self._augment = augment or nn.Identity()
-        self._view = config.classifier_size
+        self._side = config.classifier_size
         width = config.width
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1)]
-        side = self._view
+        side = self._side
         while side > 4:
             wider = min(2 * width, 8 * config.width)
             layers.append(_DownBlock(width, wider))
@@ -42,16 +42,16 @@ class Discriminator(nn.Module):
         self.body = nn.Sequential(*layers)
         self.outputs = nn.Conv2d(width, GROUPS, 1)
 
-    def see(self, faces: Tensor) -> Seen:  # N,3,S,S -> N,3,V,V
-        """The inner faces."""
-        return [inner_face(self._augment(faces), self._view)]
+    def extract_features(self, faces: Tensor) -> Features:  # N,3,S,S -> one of N,3,V,V
+        """The augmented inner faces."""
+        return [inner_face(self._augment(faces), self._side)]
 
-    def forward(self, seen: Seen) -> list[Tensor]:  # -> one N,10
-        return [self.outputs(self.body(seen[0])).flatten(1)]
+    def forward(self, features: Features) -> list[Tensor]:  # -> one of N,10
+        return [self.outputs(self.body(features[0])).flatten(1)]
 
 
 class _DownBlock(nn.Module):
-    """A residual block without norms; halves the resolution."""
+    """A residual block without normalisation; halves the resolution."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -62,64 +62,66 @@ class _DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         change = self.conv1(F.leaky_relu(x, 0.2))
         change = self.conv2(F.leaky_relu(F.avg_pool2d(change, 2), 0.2))
-        return (self.shortcut(F.avg_pool2d(x, 2)) + change) * 0.5**0.5
+        result: Tensor = (self.shortcut(F.avg_pool2d(x, 2)) + change) * 0.5**0.5
+        return result
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Real or aged, and of which age group, told from features that are known already.
+    """Small trained heads on fixed features ("Projected GANs Converge Faster", NeurIPS 2021).
 
-    "Projected GANs Converge Faster" (Sauer et al., NeurIPS 2021): what makes a picture look real is
-    known to VGG19, which has seen a million of them, and what makes a face look its age is known to
-    the encoder that the warm-up has trained; only the small heads on their features learn. Half of
-    the faces are looked at as a whole (hair, the shape of the head), the others closely (the skin
-    of the inner face); the age is read from all.
+    VGG19's features serve to tell real from generated pictures, and the age features of the
+    encoder that the warm-up has trained serve to tell ages. VGG19's input is the whole crop (hair,
+    the shape of the head) for the first half of the faces and the inner face (skin) for the others;
+    age features are computed for all faces.
 
     Args:
         config: the generator's.
-        features: VGG19's convolutions.
-        reader: the model whose age features are seen; None sees VGG19's alone.
+        vgg: VGG19's convolutions.
+        age_encoder: the model whose age features are used; None uses VGG19's features alone.
         augment: DiffAugment, or None.
-        age_views: inner faces for the reader, augmented; None gives them as they are.
+        age_views: gives the age encoder's input, augmented inner faces; None does not augment.
     """
 
-    TAPS = (17, 22)  # shallower features told almost nothing
+    TAPS = (17, 22)  # heads on shallower features learned almost nothing
 
     def __init__(
         self,
         config: ModelConfig,
-        features: VggFeatures,
-        reader: FaceAgeModel | None = None,
+        vgg: VggFeatures,
+        age_encoder: FaceAgeModel | None = None,
         augment: Augment | None = None,
         age_views: Augment | None = None,
     ) -> None:
         super().__init__()
-        self._view = config.size // 2  # px: the inner face at its own scale
+        self._side = config.size // 2  # px: the inner face at its own scale
         self._age_views = age_views or partial(inner_face, size=config.classifier_size)
-        # In a tuple: no parts of this module's parameters or state.
-        self._known = (features, reader, augment or nn.Identity())
-        channels = [features.CHANNELS[features.TAPS.index(tap)] for tap in self.TAPS]
+        # In a tuple, so that they are not part of this module's parameters or state.
+        self._fixed = (vgg, age_encoder, augment or nn.Identity())
+        channels = [vgg.CHANNELS[vgg.TAPS.index(tap)] for tap in self.TAPS]
         self.heads = nn.ModuleList([_Head(c) for c in (*channels, *channels)])
-        if reader is not None:
+        if age_encoder is not None:
             self.heads.append(_Head(config.channels))
 
-    def see(self, faces: Tensor) -> Seen:  # N,3,S,S -> five of M,C,h,w
-        """What the heads judge: of the first half of the faces, of the second, and of all."""
-        features, reader, augment = self._known
+    def extract_features(self, faces: Tensor) -> Features:  # N,3,S,S -> four or five of M,C,h,w
+        """One tensor for each head: VGG19's two taps of the first half of the faces, the two taps
+        of the second half, and, if there is an age encoder, the age features of all faces."""
+        vgg, age_encoder, augment = self._fixed
         half = (len(faces) + 1) // 2
         augmented = augment(faces)
-        whole = F.interpolate(augmented[:half], self._view, mode="area")
-        views = torch.cat([whole, inner_face(augmented[half:], self._view)])
-        found = features(views, self.TAPS)
-        seen = [part[:half] for part in found] + [part[half:] for part in found]
-        if reader is not None:
-            seen.append(reader.encode(self._age_views(faces)).age_features)
-        return seen
+        whole = F.interpolate(augmented[:half], self._side, mode="area")
+        views = torch.cat([whole, inner_face(augmented[half:], self._side)])
+        taps = vgg(views, self.TAPS)
+        features = [tap[:half] for tap in taps] + [tap[half:] for tap in taps]
+        if age_encoder is not None:
+            features.append(age_encoder.age_features(self._age_views(faces)))
+        return features
 
-    def forward(self, seen: Seen) -> list[Tensor]:  # -> three of N,10
+    def forward(self, features: Features) -> list[Tensor]:  # -> two or three of N,10
+        """The outputs at each of VGG19's taps and, with an age encoder, on the age features."""
         taps = len(self.TAPS)
-        judged = [head(part) for head, part in zip(self.heads, seen, strict=True)]
-        looks = [torch.cat(pair) for pair in zip(judged[:taps], judged[taps:], strict=False)]
-        return looks + judged[2 * taps :]
+        outputs = [head(part) for head, part in zip(self.heads, features, strict=True)]
+        halves = zip(outputs[:taps], outputs[taps : 2 * taps], strict=True)
+        return [torch.cat(pair) for pair in halves] + outputs[2 * taps :]
 
 
 AnyDiscriminator = Discriminator | ProjectedDiscriminator
@@ -127,23 +129,22 @@ AnyDiscriminator = Discriminator | ProjectedDiscriminator
 
 def make_discriminator(
     config: ModelConfig,
-    features: VggFeatures | None,
-    reader: FaceAgeModel | None,
+    vgg: VggFeatures | None,
+    age_encoder: FaceAgeModel | None,
     augment: Augment | None = None,
     age_views: Augment | None = None,
 ) -> AnyDiscriminator:
-    """The projected discriminator where there are features to see with, else the learned one.
+    """The projected discriminator if VGG19 is given, else the one trained from scratch.
 
-    Args:
-        config, features, reader, augment, age_views: as for the discriminators.
+    Args: as for the two classes.
     """
-    if features is None:
+    if vgg is None:
         return Discriminator(config, augment)
-    return ProjectedDiscriminator(config, features, reader, augment, age_views)
+    return ProjectedDiscriminator(config, vgg, age_encoder, augment, age_views)
 
 
 class _Head(nn.Module):
-    """Features -> real or not, one output common to all groups plus one of each."""
+    """Features -> one output for each age group: an output common to all plus the group's own."""
 
     def __init__(self, channels: int, width: int = 64) -> None:
         super().__init__()
@@ -158,6 +159,6 @@ class _Head(nn.Module):
         )
         self.outputs = nn.Linear(width, 1 + GROUPS)
 
-    def forward(self, features: Tensor) -> Tensor:  # N,C,h,w -> N,10
-        outputs = self.outputs(self.body(features).mean((2, 3)))
+    def forward(self, features: Tensor) -> Tensor:  # M,C,h,w -> M,10
+        outputs: Tensor = self.outputs(self.body(features).mean((2, 3)))
         return outputs[:, :1] + outputs[:, 1:]

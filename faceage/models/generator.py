@@ -1,21 +1,22 @@
-"""The generator's networks: encoder, attention decomposition, age classifier, decoder.
+"""The generator: encoder, attention decomposition, age classifier and decoder.
 
-"Facial Age Classification and Synthesis using Feature Decomposition" (Kim & Park, JBE 28(2),
-2023). Shapes stand on the right margin; `h = w = S / 8`, ages are years. This module knows
-nothing of files, devices, the command line or training.
+Kim & Park, "Facial Age Classification and Synthesis using Feature Decomposition", JBE 28(2), 2023.
+Shapes stand on the right margin; `h = w = S / 8`; ages are years. This module does not depend on
+files, devices, the command line or training.
 
-Where it departs from the paper, and why:
-- The decoder gives a change (colours and a smooth displacement) instead of a face. Identity and
-  sharpness then come from the photo itself, and the change can be applied at the photo's own
-  resolution; the displacement lets the shape of a head change, as it does in children.
-- The classifier gives a distribution over the years 0-100. Its sums over groups are the paper's
+Differences from the paper, and their reasons:
+- The decoder outputs a change (a residual and a smooth displacement) instead of a face. Identity
+  and sharpness then come from the photo, and the change can be applied at the photo's own
+  resolution. The displacement lets the shape of the head change, as it does in children.
+- The classifier outputs a distribution over the years 0-100. Its sums over groups are the paper's
   ten classes; its median is a numeric age.
-- The classifier reads the inner face at a finer scale than the synthesis: hair style, clothes and
-  background are not age, and wrinkles need pixels.
+- The classifier takes the inner face, at a finer scale than the synthesis: hair style, clothes and
+  background do not determine age, and wrinkles need resolution.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,32 +29,45 @@ from faceage.models.layers import (
     ModulatedBlock,
     ResidualBlock,
 )
+from faceage.models.mobilenet import CHANNELS, WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet
 
-# The inner face in an FFHQ crop, as shares of its side: the middle half, a little below the centre.
+ENCODER_LAYERS = 5  # of MobileNet: the features at 1/8 of the resolution
+
+# The inner face in an FFHQ crop, in fractions of its side: half of it, slightly below the centre.
 INNER_TOP, INNER_LEFT, INNER_SIDE = 0.328125, 0.25, 0.5
+Window = tuple[float, float, float]  # top, left, side
+INNER_WINDOW: Window = (INNER_TOP, INNER_LEFT, INNER_SIDE)
 
-# A displacement of at most this share of the crop's half side.
+# The window of the crop that the classifier of each kind of encoder reads: top, left, side.
+CLASSIFIER_WINDOWS: dict[str, Window] = {
+    "residual": INNER_WINDOW,
+    "mobilenet": (WINDOW_CENTRE_Y - WINDOW_SIDE / 2, 0.5 - WINDOW_SIDE / 2, WINDOW_SIDE),
+}
+
+# Largest displacement, as a fraction of half the crop's side.
 MAX_FLOW = 0.15
 
-# How far colours may change, next to light and shade. Wrinkles, folds and cheeks are shading; with
-# colours at its free disposal, the generator paints.
-COLOUR = 0.25
+# Scale of the residual's chroma relative to its lightness. Wrinkles, folds and cheeks are shading;
+# with unrestricted chroma the generator added blue lips and yellow streaks.
+CHROMA_SCALE = 0.25
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture. Written into every weights file.
+    """The architecture; stored in every weights file.
 
     Attributes:
-        size: side S of the crops that are aged, px.
-        classifier_size: side of the inner face that the classifier reads, px.
+        size: side S of the crops whose age is changed, px.
+        classifier_size: side of the classifier's input, the inner face, px.
         width: channels after the stem; the features have 4 * width.
         encoder_blocks: residual blocks of each of the encoder's two stages.
         classifier_blocks: residual blocks of each of the classifier's two stages.
         decoder_blocks: modulated blocks at the resolution of the features.
+        encoder: "residual", or "mobilenet", the first layers of a pretrained face backbone, with
+            its other layers as the classifier.
         decomposition: split the features by attention and classify the age part. False gives
-            RAGAN: the decoder sees all features, there is no classifier, and the modulation is
-            told the source age.
+            RAGAN: the decoder takes all features, there is no classifier, and the modulation also
+            depends on the source age.
     """
 
     size: int = 256
@@ -62,12 +76,13 @@ class ModelConfig:
     encoder_blocks: int = 2
     classifier_blocks: int = 2
     decoder_blocks: int = 3
+    encoder: str = "residual"
     decomposition: bool = True
 
     @classmethod
-    def compact(cls, **changes: object) -> "ModelConfig":
+    def compact(cls, **changes: Any) -> "ModelConfig":
         """128 px and narrow: trains and runs on two CPU cores."""
-        defaults: dict = dict(
+        defaults: dict[str, Any] = dict(
             size=128,
             classifier_size=96,
             width=32,
@@ -79,35 +94,40 @@ class ModelConfig:
     @property
     def channels(self) -> int:
         """Channels C of the features."""
-        return 4 * self.width
+        return 256 if self.encoder == "mobilenet" else 4 * self.width
+
+    @property
+    def classifier_window(self) -> Window:
+        """The part of the crop that the classifier reads."""
+        return CLASSIFIER_WINDOWS[self.encoder]
 
     @property
     def classifier_crop(self) -> int:
         """Side of the FFHQ crop whose inner face has `classifier_size` px."""
-        return round(self.classifier_size / INNER_SIDE)
+        return round(self.classifier_size / self.classifier_window[2])
 
 
 class Decomposed(NamedTuple):
-    """An encoded face: what is not age, what is, and the fine detail for the last decoder layer."""
+    """Encoded faces: identity features, age features, and detail for the last decoder layer."""
 
     identity: Tensor  # N,C,h,w
     age_features: Tensor  # N,C,h,w
     detail: Tensor  # N,12,S/2,S/2
 
     def select(self, index: Tensor) -> "Decomposed":
-        """The encoded faces at `index`, repeats allowed: encode once, decode many ages."""
+        """The encoded faces at `index`, which may repeat: encode once, decode to many ages."""
         return Decomposed(*(part[index] for part in self))
 
 
 class Change(NamedTuple):
-    """What ageing does to a face, at any resolution: move, then add."""
+    """The change from one age to another, applicable at any resolution: displace, then add."""
 
-    residual: Tensor  # N,3,S,S in [-2, 2]
-    flow: Tensor  # N,2,h,w: where each place takes its content from, in half sides
+    residual: Tensor  # N,3,S,S, unbounded
+    flow: Tensor  # N,2,h,w in [-MAX_FLOW, MAX_FLOW]: sampling offset x, y in half sides
 
 
 class Encoder(nn.Module):
-    """Faces -> features at an eighth of the resolution. Fully convolutional: any size goes."""
+    """Faces -> features at an eighth of the resolution. Fully convolutional: takes any size."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -121,11 +141,12 @@ class Encoder(nn.Module):
         )
 
     def forward(self, detail: Tensor) -> Tensor:  # N,12,S/2,S/2 -> N,C,S/8,S/8
-        return self.stages(self.stem(detail))
+        features: Tensor = self.stages(self.stem(detail))
+        return features
 
 
 class Decomposition(nn.Module):
-    """The attention that splits features into what is age and what is not (MTLFace, CVPR 2021)."""
+    """Attention that splits features into identity and age features (MTLFace, CVPR 2021)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -151,10 +172,11 @@ class Decomposition(nn.Module):
         return features - age_features, age_features
 
     @staticmethod
-    def _pyramid(pool, features: Tensor) -> Tensor:  # N,C,h,w -> N,14C,1,1
-        return torch.cat([pool(features, bins).flatten(1) for bins in (1, 2, 3)], 1)[
-            ..., None, None
-        ]
+    def _pyramid(
+        pool: Callable[[Tensor, int], Tensor], features: Tensor
+    ) -> Tensor:  # N,C,h,w -> N,14C,1,1
+        pooled = torch.cat([pool(features, bins).flatten(1) for bins in (1, 2, 3)], 1)
+        return pooled[..., None, None]
 
 
 class AgeClassifier(nn.Module):
@@ -171,7 +193,28 @@ class AgeClassifier(nn.Module):
         self.head = nn.Linear(4 * channels, YEARS)
 
     def forward(self, age_features: Tensor) -> Tensor:  # N,C,h,w -> N,101
-        return self.head(self.dropout(self.stages(age_features).mean((2, 3))))
+        logits: Tensor = self.head(self.dropout(self.stages(age_features).mean((2, 3))))
+        return logits
+
+
+class MobileNetClassifier(nn.Module):
+    """Age features -> logits over the years 0-100, by the other layers of the face backbone."""
+
+    def __init__(self, hidden: int = 512, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.layers = MobileNet(first=ENCODER_LAYERS + 1)
+        self.body = nn.Sequential(
+            nn.LayerNorm(CHANNELS[-1]),
+            nn.Dropout(dropout),
+            nn.Linear(CHANNELS[-1], hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        )
+        self.head = nn.Linear(hidden, YEARS)
+
+    def forward(self, age_features: Tensor) -> Tensor:  # N,C,h,w -> N,101
+        logits: Tensor = self.head(self.body(self.layers(age_features).mean((2, 3))))
+        return logits
 
 
 class AgeFeatureCNN(nn.Module):
@@ -179,8 +222,8 @@ class AgeFeatureCNN(nn.Module):
 
     def __init__(self, config: ModelConfig, modulation_channels: int) -> None:
         super().__init__()
-        channels = config.channels
-        # RAGAN is told both ages; with the decomposition the source age is not needed.
+        channels = 4 * config.width
+        # RAGAN is conditioned on both ages; with the decomposition the source age is not needed.
         condition = channels * (1 if config.decomposition else 2)
         self.embedding = AgeEmbedding(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, 2, 1)
@@ -196,11 +239,12 @@ class AgeFeatureCNN(nn.Module):
             condition = torch.cat([condition, self.embedding(source_age)], 1)
         x = F.relu(self.norm1(self.conv1(identity), condition))
         x = F.relu(self.norm2(self.conv2(x), condition))
-        return self.head(torch.cat([x.mean((2, 3)), condition], 1))
+        modulation: Tensor = self.head(torch.cat([x.mean((2, 3)), condition], 1))
+        return modulation
 
 
 class Decoder(nn.Module):
-    """Identity, modulated at every layer -> the change that makes the face its target age."""
+    """Identity features, modulated at every layer -> the change to the target age."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -222,11 +266,12 @@ class Decoder(nn.Module):
 
     @property
     def modulation_channels(self) -> list[int]:
-        """How many numbers each modulated block takes, in order."""
-        return [block.modulation_channels for block in (*self.blocks, self.middle, self.last)]
+        """Size of each modulated block's modulation, in order."""
+        blocks: list[Any] = [*self.blocks, self.middle, self.last]
+        return [block.modulation_channels for block in blocks]
 
     def forward(self, identity: Tensor, detail: Tensor, modulation: Tensor) -> Change:
-        *coarse, middle, last = modulation.split(self.modulation_channels, dim=1)
+        *coarse, middle, last = torch.split(modulation, self.modulation_channels, dim=1)
         x = identity  # N,C,S/8,S/8
         for block, part in zip(self.blocks, coarse, strict=True):
             x = block(x, part)
@@ -236,65 +281,110 @@ class Decoder(nn.Module):
         x = self.last(x, last)
         x = F.leaky_relu(_upsample(self.narrow3(x)), 0.2)  # N,C/8,S,S
         residual = self.residual(x)
-        light = residual.mean(1, keepdim=True)
-        return Change(light + COLOUR * (residual - light), flow)
+        lightness = residual.mean(1, keepdim=True)
+        return Change(lightness + CHROMA_SCALE * (residual - lightness), flow)
 
 
 class FaceAgeModel(nn.Module):
-    """The generator: ages faces and tells their age, from one shared encoder."""
+    """The generator: changes and predicts the age of faces with one shared encoder."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        mobile = config.encoder == "mobilenet"
+        self.encoder: nn.Module = MobileNet(last=ENCODER_LAYERS) if mobile else Encoder(config)
         if config.decomposition:
             self.decomposition = Decomposition(config.channels)
-            self.classifier = AgeClassifier(config)
+            self.classifier = MobileNetClassifier() if mobile else AgeClassifier(config)
+        self.identity_projection = (
+            nn.Sequential(
+                nn.Conv2d(config.channels, 4 * config.width, 1),
+                ResidualBlock(4 * config.width, 4 * config.width),
+                ResidualBlock(4 * config.width, 4 * config.width),
+            )
+            if config.channels != 4 * config.width
+            else nn.Identity()
+        )
         self.decoder = Decoder(config)
         self.age_feature_cnn = AgeFeatureCNN(config, sum(self.decoder.modulation_channels))
 
+    def forward(
+        self, faces: Tensor, target_age: Tensor, source_age: Tensor | None = None
+    ) -> Tensor:  # N,3,S,S -> N,3,S,S in [-1, 1]
+        """The faces at their target ages: `encode`, `decode` and `apply_change` in one call.
+
+        Args:
+            faces: N,3,S,S in [-1, 1].
+            target_age: (N,) years.
+            source_age: (N,) years; required without the decomposition (RAGAN), else None.
+        """
+        return apply_change(faces, self.decode(self.encode(faces), target_age, source_age))
+
     def encode(self, faces: Tensor) -> Decomposed:  # N,3,S,S in [-1, 1]
-        """Encode faces once; `decode` then takes them to as many ages as wanted."""
+        """Encode faces; `decode` then gives the change to any number of target ages."""
         detail = F.pixel_unshuffle(faces, 2)
-        features = self.encoder(detail)
+        features = self._features(faces)
         if not self.config.decomposition:
-            return Decomposed(features, torch.zeros_like(features), detail)
+            return Decomposed(
+                self.identity_projection(features), torch.zeros_like(features), detail
+            )
         identity, age_features = self.decomposition(features)
-        return Decomposed(identity, age_features, detail)
+        return Decomposed(self.identity_projection(identity), age_features, detail)
 
     def decode(
         self, encoded: Decomposed, target_age: Tensor, source_age: Tensor | None = None
     ) -> Change:
-        """The change that takes encoded faces to `target_age`.
+        """The change of encoded faces to `target_age`.
 
         Args:
             encoded: N faces from `encode`.
             target_age: (N,) years.
-            source_age: (N,) years; only, and always, without the decomposition (RAGAN).
+            source_age: (N,) years; required without the decomposition (RAGAN), else None.
         """
         modulation = self.age_feature_cnn(encoded.identity, target_age, source_age)
-        return self.decoder(encoded.identity, encoded.detail, modulation)
+        change: Change = self.decoder(encoded.identity, encoded.detail, modulation)
+        return change
 
     def age_logits(self, faces: Tensor, zoom: float = 1.0) -> Tensor:  # N,3,R,R -> N,101
         """Logits over the years 0-100, from FFHQ crops in [-1, 1].
 
         Args:
             faces: crops, best at R = `config.classifier_crop`.
-            zoom: above 1 the classifier looks closer.
+            zoom: above 1, a smaller part of the face fills the classifier's input.
         """
-        inner = inner_face(faces, self.config.classifier_size, zoom)
-        return self.classifier(self.encode(inner).age_features)
+        config = self.config
+        inner = inner_face(faces, config.classifier_size, zoom, config.classifier_window)
+        return self.classify(inner)
+
+    def classify(self, inner: Tensor) -> Tensor:  # N,3,s,s -> N,101
+        """Logits over the years 0-100, from windows that are cut out and resized already."""
+        logits: Tensor = self.classifier(self.age_features(inner))
+        return logits
+
+    def age_features(self, faces: Tensor) -> Tensor:  # N,3,S,S -> N,C,h,w
+        """The age part of the features; cheaper than `encode` where only it is needed."""
+        features = self._features(faces)
+        if not self.config.decomposition:
+            return torch.zeros_like(features)
+        age_features: Tensor = self.decomposition(features)[1]
+        return age_features
+
+    def _features(self, faces: Tensor) -> Tensor:  # N,3,S,S -> N,C,S/8,S/8
+        mobile = self.config.encoder == "mobilenet"
+        features: Tensor = self.encoder(faces if mobile else F.pixel_unshuffle(faces, 2))
+        return features
 
 
 def apply_change(
     faces: Tensor, change: Change, resampling: str = "bilinear"
 ) -> Tensor:  # N,3,R,R -> N,3,R,R in [-1, 1]
-    """Apply a change to the faces it was made for, at any resolution R.
+    """Apply a change to the faces it was computed for, at any resolution R.
 
     Args:
         faces: crops in [-1, 1]; R may differ from the model's S.
-        change: N changes; one face is broadcast to many changes by the caller.
-        resampling: how moved content is read: "bilinear", or "bicubic", slower and sharper.
+        change: N changes; to apply several changes to one face, the caller repeats the face.
+        resampling: interpolation of the displaced crop: "bilinear", or "bicubic", which is slower
+            and sharper.
     """
     side = faces.shape[-1]
     flow = F.interpolate(change.flow.float(), side, mode="bicubic", align_corners=False)
@@ -310,16 +400,23 @@ def apply_change(
     return (moved + residual).clamp(-1, 1)
 
 
-def inner_face(faces: Tensor, size: int, zoom: float = 1.0) -> Tensor:  # N,3,R,R -> N,3,size,size
-    """The middle half of FFHQ crops (less at a higher zoom), resized to `size` px."""
+def inner_face(
+    faces: Tensor, size: int, zoom: float = 1.0, window: Window = INNER_WINDOW
+) -> Tensor:  # N,3,R,R -> N,3,size,size
+    """A window of FFHQ crops, by default their inner half, resized to `size` px.
+
+    Args:
+        zoom: above 1, a smaller part of the window.
+    """
     side = faces.shape[-1]
-    inner = round(side * INNER_SIDE / zoom)
-    top = round(side * (INNER_TOP + INNER_SIDE / 2) - inner / 2)
-    left = round(side * (INNER_LEFT + INNER_SIDE / 2) - inner / 2)
-    window = faces[..., top : top + inner, left : left + inner]
+    top, left, extent = window
+    inner = round(side * extent / zoom)
+    first_row = round(side * (top + extent / 2) - inner / 2)
+    first_column = round(side * (left + extent / 2) - inner / 2)
+    part = faces[..., first_row : first_row + inner, first_column : first_column + inner]
     if inner == size:
-        return window
-    return F.interpolate(window, size, mode="bilinear", align_corners=False, antialias=inner > size)
+        return part
+    return F.interpolate(part, size, mode="bilinear", align_corners=False, antialias=inner > size)
 
 
 def group_log_probabilities(logits: Tensor) -> Tensor:  # N,101 -> N,10

@@ -8,10 +8,10 @@ from faceage.ages import KNOTS
 
 
 class AgeEmbedding(nn.Module):
-    """Years -> vector, learned at knots and interpolated between them.
+    """Years -> vector, learned at knots and interpolated linearly between them.
 
-    The interpolation makes conditioning a continuous function of the numeric age: 37 is
-    not 39, and ages that no training face has are still reachable.
+    Conditioning is therefore a continuous function of the numeric age, also at ages without
+    training faces.
     """
 
     knots: Tensor
@@ -25,8 +25,8 @@ class AgeEmbedding(nn.Module):
         age = age.float().clamp(KNOTS[0], KNOTS[-1])
         right = torch.searchsorted(self.knots, age, right=True).clamp(1, len(KNOTS) - 1)
         low, high = self.knots[right - 1], self.knots[right]
-        share = ((age - low) / (high - low)).unsqueeze(1)
-        return torch.lerp(self.table(right - 1), self.table(right), share)
+        fraction = ((age - low) / (high - low)).unsqueeze(1)
+        return torch.lerp(self.table(right - 1), self.table(right), fraction)
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -45,7 +45,8 @@ class ConditionalBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:  # (N,C,h,w), (N,K) -> (N,C,h,w)
         gain, bias = self.affine(condition)[:, :, None, None].chunk(2, dim=1)
-        return self.norm(x) * (1 + gain) + bias
+        result: Tensor = self.norm(x) * (1 + gain) + bias
+        return result
 
 
 class ResidualBlock(nn.Module):
@@ -57,7 +58,9 @@ class ResidualBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels_out)
-        nn.init.zeros_(self.norm2.weight)  # starts as the shortcut alone: deep stacks train at once
+        nn.init.zeros_(
+            self.norm2.weight
+        )  # the block starts as its shortcut: deep stacks train well
         shortcut: list[nn.Module] = [nn.AvgPool2d(2)] if stride == 2 else []
         if channels_in != channels_out:
             shortcut += [
@@ -72,10 +75,10 @@ class ResidualBlock(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """A residual decoder block, scaled and shifted by the modulation of its layer.
+    """A residual decoder block whose normalised features are scaled and shifted by a modulation.
 
-    Group norm instead of instance norm: no statistics over the batch, and relations between
-    neighbouring channels survive, which spares the blobs that instance norm is known for.
+    Group norm: it needs no statistics over the batch, and unlike instance norm it keeps the
+    relative magnitudes of channels, which avoids the blob artefacts known from StyleGAN.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -93,8 +96,10 @@ class ModulatedBlock(nn.Module):
         self._split = [channels_in, channels_in, channels_out, channels_out]
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:  # (N, modulation_channels)
-        gain1, bias1, gain2, bias2 = modulation[:, :, None, None].split(self._split, dim=1)
+        parts = torch.split(modulation[:, :, None, None], self._split, dim=1)
+        gain1, bias1, gain2, bias2 = parts
         change = F.leaky_relu(self.norm1(x) * (1 + gain1) + bias1, 0.2)
         change = self.conv1(change)
         change = F.leaky_relu(self.norm2(change) * (1 + gain2) + bias2, 0.2)
-        return (self.shortcut(x) + self.conv2(change)) * 0.5**0.5
+        result: Tensor = (self.shortcut(x) + self.conv2(change)) * 0.5**0.5
+        return result

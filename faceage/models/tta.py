@@ -1,6 +1,6 @@
-"""The model, looking at each face more than once: what `predict`, `age` and `evaluate` share.
+"""Test-time augmentation: predictions and changes averaged over several views of each face.
 
-Each view errs a little differently, and the mean errs less.
+Used by `predict`, `age` and `evaluate` alike. Averaging lowers the error of single views.
 """
 
 import math
@@ -11,12 +11,13 @@ import torch
 from faceage.ages import GROUP_NAMES, MAX_AGE, MIN_AGE, YEARS, group_of
 from faceage.models.generator import Change, Decomposed, FaceAgeModel
 
-TTA_ZOOMS = (0.92, 1.0, 1.07, 1.14)  # how close the classifier looks
-CHUNK = 16  # faces at once; bounds the memory, not their number
+# Zooms of the classifier's input, for each kind of encoder.
+TTA_ZOOMS = {"residual": (0.92, 1.0, 1.07, 1.14), "mobilenet": (0.95, 1.05)}
+CHUNK = 16  # faces in one batch; bounds the memory
 
 
 def encode_tta(model: FaceAgeModel, faces: torch.Tensor) -> Decomposed:  # N,3,S,S -> 2N
-    """Faces and, behind them, their mirror images, encoded for `decode_tta`."""
+    """Faces, followed by their mirror images, encoded for `decode_tta`."""
     return model.encode(torch.cat([faces, faces.flip(3)]))
 
 
@@ -27,9 +28,9 @@ def decode_tta(
     target_age: torch.Tensor,
     source_age: torch.Tensor | None = None,
 ) -> Change:
-    """The changes of some faces: the mean over each face and its mirror image.
+    """The changes of some faces, each the mean over the face and its mirror image.
 
-    What the model would do to one cheek only, it mostly does not mean.
+    The mean removes most asymmetric errors, such as a wrinkle on one cheek only.
 
     Args:
         views: of N faces, from `encode_tta`.
@@ -39,35 +40,40 @@ def decode_tta(
     face = model.decode(views.select(index), target_age, source_age)
     mirrored = views.select(index + len(views.identity) // 2)
     mirror = model.decode(mirrored, target_age, source_age)
-    sideways = torch.tensor([-1.0, 1.0], device=index.device)[:, None, None]
+    flip_x = torch.tensor([-1.0, 1.0], device=index.device)[:, None, None]
     return Change(
         (face.residual + mirror.residual.flip(3)) / 2,
-        (face.flow + mirror.flow.flip(3) * sideways) / 2,
+        (face.flow + mirror.flow.flip(3) * flip_x) / 2,
     )
 
 
 @torch.inference_mode()
 def predict_distributions(model: FaceAgeModel, faces: torch.Tensor) -> np.ndarray:
-    """Distributions over whole years, (N,101): the mean over a few views of each face.
-
-    The views are the face and its mirror image, each a little closer and a little farther.
+    """Distributions over whole years, float64 (N,101), each the mean over the views of a face.
 
     Args:
         faces: N,3,R,R in [-1, 1] with R = `config.classifier_crop`, on the model's device.
     """
     rows = []
-    for part in faces.split(CHUNK):
-        both = torch.cat([part, part.flip(3)])
-        views = torch.cat([model.age_logits(both, zoom) for zoom in TTA_ZOOMS])
-        rows.append(views.float().softmax(1).unflatten(0, (-1, len(part))).mean(0).cpu())
-    return torch.cat(rows).double().numpy()
+    for part in torch.split(faces, CHUNK):
+        rows.append(classify_tta(model, part).softmax(2).mean(0).cpu())
+    distributions: np.ndarray = torch.cat(rows).double().numpy()
+    return distributions
+
+
+def classify_tta(model: FaceAgeModel, faces: torch.Tensor) -> torch.Tensor:  # N,3,R,R -> V,N,101
+    """Logits over whole years of V views: the face and its mirror image, at each of the zooms."""
+    both = torch.cat([faces, faces.flip(3)])
+    zooms = TTA_ZOOMS[model.config.encoder]
+    logits = torch.cat([model.age_logits(both, zoom) for zoom in zooms])
+    return logits.float().reshape(-1, len(faces), YEARS)
 
 
 def summarize_distribution(years: np.ndarray) -> tuple[float, tuple[float, float], np.ndarray]:
-    """What a distribution over years (101,) says: age, interval, probabilities of the groups.
+    """Age, interval and group probabilities of a distribution over years (101,).
 
-    The age is the median, which has the least absolute error; the interval the middle 80 %. The
-    groups' ten probabilities sum to 1.
+    The age is the median, which minimises the expected absolute error; the interval holds the
+    middle 80 %. The ten group probabilities sum to 1.
     """
     years = years / years.sum()
     sums = np.zeros(len(GROUP_NAMES))
@@ -81,8 +87,8 @@ def nearest_group(age: float) -> int:
     return group_of(math.floor(age + 0.5))
 
 
-def _quantiles(years: np.ndarray, *shares: float) -> list[float]:
-    """Ages below which these shares of the distribution lie; year k reaches from k-.5 to k+.5."""
+def _quantiles(years: np.ndarray, *levels: float) -> list[float]:
+    """Quantiles in years; the probability of year k is spread evenly from k-0.5 to k+0.5."""
     cumulative = np.concatenate([[0], np.cumsum(years) / years.sum()])
     edges = np.arange(YEARS + 1) + MIN_AGE - 0.5
-    return [float(np.clip(np.interp(q, cumulative, edges), MIN_AGE, MAX_AGE)) for q in shares]
+    return [float(np.clip(np.interp(q, cumulative, edges), MIN_AGE, MAX_AGE)) for q in levels]

@@ -1,4 +1,7 @@
-"""VGG19's convolutions: what the perceptual loss compares and the projected discriminator sees."""
+"""VGG19's convolutions: features for the perceptual loss and the projected discriminator.
+
+The layers are listed here instead of taken from torchvision, which training does not require.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +13,16 @@ _WIDTHS = ((64, 2), (128, 2), (256, 4), (512, 4))  # channels, convolutions at e
 
 
 class VggFeatures(nn.Module):
-    """Features of faces from several depths, which no training changes.
+    """Fixed features of faces at several depths.
 
-    The weights are buffers and stay out of the state dict: whoever uses them brings the file.
+    The weights are buffers that are not part of the state dict; they come from a file.
 
     Args:
         tensors: the convolutions under torchvision's names, `features.N.weight` and `.bias`; None
-            leaves them empty, for counting what they cost.
+            leaves them uninitialised, for counting operations.
 
     Raises:
-        WeightsError: a convolution is missing.
+        WeightsError: a convolution is missing or has another shape.
     """
 
     TAPS = (3, 8, 13, 17, 22)  # relu1_2, relu2_2, relu3_2, relu3_4, relu4_2
@@ -30,20 +33,14 @@ class VggFeatures(nn.Module):
 
     def __init__(self, tensors: dict[str, Tensor] | None) -> None:
         super().__init__()
-        self._layers: list[int | None] = []  # torchvision's number of a convolution; None: a pool
+        self._layers: list[int | None] = []  # a convolution's index in torchvision; None: a pool
         index, before = 0, 3
         for width, count in _WIDTHS:
             for _ in range(count):
                 if index > max(self.TAPS):
                     break
                 for name, shape in (("weight", (width, before, 3, 3)), ("bias", (width,))):
-                    key = f"features.{index}.{name}"
-                    if tensors is not None and key not in tensors:
-                        raise WeightsError(
-                            f"These are not VGG19's convolutions: {key} is missing.",
-                            "Give torchvision's vgg19, or its convolutions as .safetensors.",
-                        )
-                    value = torch.empty(shape) if tensors is None else tensors[key].float()
+                    value = _find(tensors, f"features.{index}.{name}", shape)
                     self.register_buffer(f"{name}{index}", value, persistent=False)
                 self._layers.append(index)
                 index, before = index + 2, width  # a ReLU follows every convolution
@@ -54,7 +51,12 @@ class VggFeatures(nn.Module):
         self.register_buffer("std", std.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, faces: Tensor, taps: tuple[int, ...]) -> list[Tensor]:
-        """One N,C,h,w for each of `taps` (some of `TAPS`, rising), of N,3,S,S in [-1, 1]."""
+        """The features N,C,h,w after each of `taps`.
+
+        Args:
+            faces: N,3,S,S in [-1, 1].
+            taps: some of `TAPS`, ascending.
+        """
         x = ((faces + 1) / 2 - self.mean) / self.std
         found: list[Tensor] = []
         for index in self._layers:
@@ -68,3 +70,16 @@ class VggFeatures(nn.Module):
             if len(found) == len(taps):
                 break
         return found
+
+
+def _find(tensors: dict[str, Tensor] | None, key: str, shape: tuple[int, ...]) -> Tensor:
+    if tensors is None:
+        return torch.empty(shape)
+    value = tensors.get(key)
+    if value is None or value.shape != shape:
+        problem = "is missing" if value is None else f"has the shape {tuple(value.shape)}"
+        raise WeightsError(
+            f"These are not VGG19's weights: {key} {problem}.",
+            "Give torchvision's vgg19-dcbb9e9d.pth, or the same tensors as .safetensors.",
+        )
+    return value.float()

@@ -1,7 +1,7 @@
-"""Training options, and the recipes: named sets of them.
+"""Training options and recipes.
 
-A recipe is a name (`paper`, `compact`) or a TOML file with the same keys; `--set model.width=48`
-changes one of them.
+A recipe is a named set of options (`paper`, `compact`) or a TOML file with the same keys;
+`--set model.width=48` changes single options.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faceage.errors import ConfigError
 from faceage.models.discriminators import make_discriminator
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.generator import CLASSIFIER_WINDOWS, FaceAgeModel, ModelConfig
 from faceage.models.vgg import VggFeatures
 from faceage.training.losses import LossWeights
 
@@ -31,29 +31,36 @@ class TrainConfig:
     Attributes:
         data: dataset name or folder.
         out: run directory: state, weights, samples, stats.jsonl.
-        recipe: the name that stands in the weights' metadata.
+        recipe: the recipe's name, stored in the weights' metadata.
         model: the architecture.
         losses: the loss weights.
         images: length of the training, in images seen by all processes together.
-        warmup_images: of these, the first train encoder, decomposition and classifier alone.
-        warmup_batch: batch size meanwhile, over all processes.
-        batch_size: over all processes.
+        warmup_images: length of the warm-up, the first part of the training, which trains encoder,
+            decomposition and classifier on the age loss alone.
+        warmup_batch: batch size of the warm-up, over all processes.
+        batch_size: batch size of the synthesis, over all processes.
         lr, lr_discriminator: Adam's learning rates in the synthesis.
-        discriminator_updates: on each batch; next to what it costs to see faces, they cost little.
-        lr_warmup: peak learning rate of the warm-up, rising over its first 5 %, then a cosine to 0.
-        lr_encoder: factor on `lr` for what the warm-up has trained; 0 leaves it as it is.
+        discriminator_updates: updates of the discriminator per batch; those after the first use
+            stored features from the replay buffer.
+        lr_warmup: peak learning rate of the warm-up: linear over its first 5 %, then a cosine to 0.
+        lr_encoder: factor on `lr` for encoder, decomposition and classifier; 0 freezes them.
         weight_decay: on matrices and kernels, in the warm-up.
-        ema_images: half-life of the averaged weights.
-        share: how much of each batch is reconstructed, and how much makes the cycle.
-        balance, sharpness: see `sampling.draw_weights`; sharpness counts after the warm-up.
-        diff_augment: DiffAugment in front of the discriminator.
-        r1_interval: steps from one R1 penalty to the next.
-        seed: of everything random.
-        save_minutes: between two savings of state, weights and samples.
-        projected: the discriminator sees VGG19's features instead of learning its own.
-        age_features: the projected discriminator sees the encoder's age features, too.
-        vgg: file of VGG19's convolutions (.safetensors, or torchvision's .pth).
-        weights: start from the generator of this weights file instead of from nothing.
+        ema_images: half-life of the exponential moving average of the weights, in images.
+        recon_fraction: fraction of each batch used for the reconstruction and for the cycle.
+        balance, sharpness: see `sampling.draw_weights`; sharpness is for the synthesis only.
+        diff_augment: apply DiffAugment to the discriminator's input.
+        r1_interval: steps between two R1 penalties.
+        seed: of all random numbers.
+        save_minutes: time between two savings of state, weights and samples.
+        projected: the discriminator uses VGG19's features instead of learning its own.
+        age_features: the projected discriminator also uses the encoder's age features.
+        vgg: file of VGG19's weights (torchvision's .pth, or .safetensors).
+        weights: start from the generator in this weights file instead of random weights.
+        teacher: file of the age teacher (`faceage train-teacher`). The warm-up starts from it and
+            learns from its age distributions; needs model.encoder=mobilenet.
+        distill_from: weights file whose synthesis is distilled after the warm-up, in place of the
+            synthesis losses.
+        licence: of the trained weights, stored in their metadata.
     """
 
     data: str
@@ -72,7 +79,7 @@ class TrainConfig:
     lr_encoder: float = 1.0
     weight_decay: float = 0.05
     ema_images: int = 10_000
-    share: float = 1.0
+    recon_fraction: float = 1.0
     balance: float = 0.5
     sharpness: float = 0.0
     diff_augment: bool = False
@@ -83,9 +90,12 @@ class TrainConfig:
     age_features: bool = False
     vgg: Path | None = None
     weights: Path | None = None
+    teacher: Path | None = None
+    distill_from: Path | None = None
+    licence: str = "unknown: set by whoever trained these weights"
 
     def check(self, processes: int = 1) -> None:
-        """Raises ConfigError with every contradiction there is."""
+        """Raise ConfigError with all contradictions between the options."""
         problems = []
         counts = ("ema_images", "r1_interval", "discriminator_updates")
         for name in ("images", "batch_size", "warmup_batch", *counts):
@@ -100,29 +110,36 @@ class TrainConfig:
         for name in ("batch_size", "warmup_batch"):
             if getattr(self, name) % processes:
                 problems.append(f"{name} {getattr(self, name)} is not divisible by {processes}")
-        if not 0 < self.share <= 1:
-            problems.append(f"share is {self.share}, must be in (0, 1]")
+        if not 0 < self.recon_fraction <= 1:
+            problems.append(f"recon_fraction is {self.recon_fraction}, must be in (0, 1]")
         if self.model.size < 32 or self.model.size & (self.model.size - 1):
-            problems.append(f"model.size is {self.model.size}, must be a power of two from 32 on")
-        if self.model.classifier_size % 32:  # five halvings on the way to the years
-            problems.append(f"model.classifier_size is {self.model.classifier_size}, not n x 32")
-        if self.model.width % 16:
-            problems.append(f"model.width is {self.model.width}, not a multiple of 16")
+            problems.append(f"model.size is {self.model.size}, must be a power of two, at least 32")
+        for name, factor in (("classifier_size", 32), ("width", 16)):  # 32: five halvings
+            if (value := getattr(self.model, name)) % factor:
+                problems.append(f"model.{name} is {value}, must be a multiple of {factor}")
         if not self.model.decomposition and self.warmup_images:
-            problems.append("without decomposition there is no classifier to warm up")
-        reading = self.projected and self.age_features
-        asked = ["losses.target_age"] * bool(self.losses.target_age) + ["age_features"] * reading
-        if asked and not (self.model.decomposition and (self.warmup_images or self.weights)):
-            problems.append(f"{' and '.join(asked)}: no warm-up trains a classifier to ask")
+            problems.append("warmup_images needs model.decomposition=true: it trains a classifier")
+        users = ["losses.target_age"] * bool(self.losses.target_age)
+        users += ["age_features"] * (self.projected and self.age_features)
+        if users and not (self.model.decomposition and (self.warmup_images or self.weights)):
+            problems.append(
+                f"{' and '.join(users)} needs a trained classifier: set warmup_images or weights"
+            )
+        if (self.teacher is None) != (self.distill_from is None):
+            problems.append("teacher and distill_from are used together")
+        if self.model.encoder not in CLASSIFIER_WINDOWS:
+            problems.append(
+                f"model.encoder is {self.model.encoder}, must be {' or '.join(CLASSIFIER_WINDOWS)}"
+            )
         if problems:
             raise ConfigError(
-                f"These options do not go together: {'; '.join(problems)}.", "Correct them."
+                f"Invalid options: {'; '.join(problems)}.", "Change them with --set or the recipe."
             )
         if (self.losses.perceptual or self.projected) and self.vgg is None:
             raise ConfigError(
-                "projected and losses.perceptual need VGG19, but vgg is not given.",
-                f"Give --vgg {VGG19.rpartition('/')[2]}, from {VGG19} (575 MB), or --set "
-                "projected=false and losses.perceptual=0.",
+                "projected and losses.perceptual need VGG19's weights, but vgg is not given.",
+                f"Give --vgg {VGG19.rpartition('/')[2]}, from {VGG19} (575 MB), or train without: "
+                "--set projected=false --set losses.perceptual=0",
             )
 
 
@@ -132,9 +149,12 @@ def _numbers(prefix: str, options: Any) -> list[tuple[str, float]]:
 
 
 VGG19 = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+# Options that are paths on this machine.
+PATHS = ("data", "out", "vgg", "weights", "teacher", "distill_from")
 
-# What differs from the defaults. `paper` is the paper: five losses, no extension.
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+
+# Differences from the defaults. `paper` has the paper's five losses and no extension.
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     "compact": {
@@ -154,11 +174,23 @@ RECIPES: dict[str, dict[str, Any]] = {
         "discriminator_updates": 3,
         "ema_images": 15_000,
         "lr_encoder": 0.0,
-        "share": 0.25,
+        "recon_fraction": 0.25,
         "sharpness": 0.5,
         "projected": True,
         "age_features": True,
         "diff_augment": True,
+    },
+    "distilled": {
+        "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=192)),
+        "losses": {"perceptual": 0.0},
+        "images": 60_000,
+        "warmup_images": 15_000,
+        "warmup_batch": 48,
+        "lr_warmup": 3e-4,
+        "weight_decay": 0.02,
+        "lr": 1e-3,
+        "lr_encoder": 0.0,
+        "ema_images": 5_000,
     },
 }
 
@@ -173,10 +205,10 @@ def make_config(
         data: dataset name or folder.
         out: run directory.
         settings: "key=value" or "group.key=value", applied last.
-        changes: top-level options to change; None changes nothing.
+        changes: top-level options to change; None leaves an option unchanged.
 
     Raises:
-        ConfigError: no such recipe, an unknown key, or a value of the wrong kind.
+        ConfigError: no such recipe, an unknown key, or a value of the wrong type.
     """
     values = _read_recipe(recipe) | {"data": data, "out": str(out), "recipe": Path(recipe).stem}
     values |= {name: value for name, value in changes.items() if value is not None}
@@ -189,9 +221,10 @@ def make_config(
         for group in groups:
             target = target.setdefault(group, {})
             if not isinstance(target, dict):
-                raise ConfigError(f"Unknown option {key!r}.", _choices(TrainConfig))
-        target[name] = _value(text.strip())
-    return _build(TrainConfig, values, "")
+                raise ConfigError(f"Unknown option {key!r}.", _list_options(TrainConfig))
+        target[name] = _parse_value(text.strip())
+    config: TrainConfig = _build(TrainConfig, values, "")
+    return config
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -207,28 +240,28 @@ def _read_recipe(recipe: str) -> dict[str, Any]:
         return {k: dict(v) if isinstance(v, dict) else v for k, v in RECIPES[recipe].items()}
     path = Path(recipe)
     if path.suffix != ".toml":
-        raise ConfigError(
-            f"No recipe {recipe!r}.", f"Take {', '.join(RECIPES)}, or give a .toml file."
-        )
+        raise ConfigError(f"No recipe {recipe!r}.", f"Use {', '.join(RECIPES)} or a .toml file.")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot read the recipe {recipe}: {error}.", "Correct it.") from None
+        raise ConfigError(
+            f"Cannot read the recipe {recipe}: {error}.", "Give a file in the format TOML."
+        ) from None
 
 
 def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
-    kinds = typing.get_type_hints(cls)
-    unknown = values.keys() - kinds.keys()
+    types_of = typing.get_type_hints(cls)
+    unknown = values.keys() - types_of.keys()
     if unknown:
-        raise ConfigError(f"Unknown option {prefix + min(unknown)!r}.", _choices(cls))
-    return cls(**{k: _convert(kinds[k], v, f"{prefix}{k}") for k, v in values.items()})
+        raise ConfigError(f"Unknown option {prefix + min(unknown)!r}.", _list_options(cls))
+    return cls(**{k: _convert(types_of[k], v, f"{prefix}{k}") for k, v in values.items()})
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if isinstance(value, dict):
             return _build(kind, value, f"{name}.")  # type: ignore[arg-type]
-        raise ConfigError(f"{name} is {value!r}.", f"It is a group: write {name}.key=value.")
+        raise ConfigError(f"{name} is {value!r}.", f"It is a group: write {name}.KEY=VALUE.")
     if isinstance(kind, types.UnionType):  # Path | None
         if value in (None, ""):
             return None
@@ -236,32 +269,32 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     if kind is str:
         return str(value)
     if kind is Path:
-        fits = isinstance(value, str | Path)
+        valid = isinstance(value, str | Path)
     elif kind is bool:
-        fits = isinstance(value, bool)
-    else:  # True is an int to Python, but not to whoever wrote it
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = fits and (kind is float or float(value).is_integer())
-    if not fits:
-        raise ConfigError(f"{name} is {value!r}.", f"It takes {_KINDS[kind]}.")
+        valid = isinstance(value, bool)
+    else:  # in Python True is an int
+        valid = isinstance(value, int | float) and not isinstance(value, bool)
+        valid = valid and (kind is float or float(value).is_integer())
+    if not valid:
+        raise ConfigError(f"{name} is {value!r}.", f"It takes {_EXPECTED[kind]}.")
     return kind(value)
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         return text  # paths and names need no quotes
 
 
-def _choices(cls: type) -> str:
+def _list_options(cls: type) -> str:
     return f"Options: {', '.join(f.name for f in dataclasses.fields(cls))}."
 
 
 def cost(config: TrainConfig) -> dict[str, float]:
-    """What a run costs: millions of parameters, and GMAC a face on each way through the networks.
+    """The cost of a run: millions of parameters, and GMAC per face of each part of the networks.
 
-    Counted on shapes alone (meta tensors); nothing is computed.
+    Counted from shapes alone, on meta tensors.
     """
     with torch.device("meta"):
         model = FaceAgeModel(config.model)
@@ -274,20 +307,20 @@ def cost(config: TrainConfig) -> dict[str, float]:
         age = torch.empty(2)
         model.eval()
         encoded = model.encode(faces)
-        ways: dict[str, Callable[[], Any]] = {
+        parts: dict[str, Callable[[], Any]] = {
             "encode": lambda: model.encode(faces),
             "decode": lambda: model.decode(
                 encoded, age, None if config.model.decomposition else age
             ),
-            "discriminate": lambda: discriminator(discriminator.see(faces)),
+            "discriminate": lambda: discriminator(discriminator.extract_features(faces)),
         }
         if config.model.decomposition:
             crop = torch.empty(2, 3, *[config.model.classifier_crop] * 2)
-            ways["classify"] = lambda: model.age_logits(crop)
+            parts["classify"] = lambda: model.age_logits(crop)
         figures: dict[str, float] = {}
-        for name, way in ways.items():
+        for name, run in parts.items():
             with FlopCounterMode(display=False) as counter:
-                way()
+                run()
             figures[f"gmac_{name}"] = round(counter.get_total_flops() / 4e9, 4)
     for name, net in (("generator", model), ("discriminator", discriminator)):
         figures[f"million_parameters_{name}"] = round(

@@ -1,4 +1,4 @@
-"""What a training run shows and records: a progress bar, stats.jsonl, TensorBoard if installed."""
+"""Progress of a training run: a progress bar, stats.jsonl, and TensorBoard if it is installed."""
 
 import json
 import time
@@ -22,11 +22,11 @@ RECORD_SECONDS = 20.0
 
 
 class Progress:
-    """Progress of one run, on stderr; the record is `stats.jsonl` in the run directory.
+    """Shows the progress of a run on stderr and records it in `stats.jsonl`.
 
     Args:
         images: length of the run, in images seen.
-        out: run directory; None shows and records nothing (all processes but the first).
+        out: run directory; None shows and records nothing, for all processes but the first.
     """
 
     def __init__(self, images: int, out: Path | None) -> None:
@@ -47,7 +47,7 @@ class Progress:
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._since: tuple[float, int] | None = None
-        self._board: Any = None  # made with the first record: a refused run leaves nothing
+        self._board: Any = None  # opened with the first record: a refused run creates no files
         self._images_seen = 0
 
     def __enter__(self) -> "Progress":
@@ -57,20 +57,20 @@ class Progress:
     def __exit__(self, error: object, *_: object) -> None:
         self._bar.stop()
         if error is None:
-            self._show(time.monotonic())  # the last steps, or all of a run under 20 seconds
+            self._show(time.monotonic())  # the steps since the last record
         if self._board:
             self._board.close()
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar of its own for a preparation; yields the function that advances it."""
+        """A separate bar for preparations; yields the function that advances it."""
         with self._bar:
             task = self._bar.add_task(name, total=total, rate="", losses="")
             yield lambda count: self._bar.advance(task, count)
             self._bar.remove_task(task)
 
     def update(self, images_seen: int, terms: Mapping[str, torch.Tensor]) -> None:
-        """Take in a step; every 20 seconds, show and record the means since the last time."""
+        """Add a step's losses; every 20 seconds, show and record their means."""
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -93,8 +93,12 @@ class Progress:
         self.record(self._images_seen, {_log_name(n): v for n, v in figures.items()})
         self._sums, self._counts, self._since = {}, {}, (now, self._images_seen)
 
+    def log(self, message: str) -> None:
+        """Show a message."""
+        self._console.print(message, highlight=False, soft_wrap=True)
+
     def record(self, images_seen: int, figures: Mapping[str, float]) -> None:
-        """Append figures to stats.jsonl (and TensorBoard)."""
+        """Append figures to stats.jsonl and TensorBoard."""
         if self._out is None or not figures:
             return
         self._out.mkdir(parents=True, exist_ok=True)

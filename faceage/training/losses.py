@@ -1,7 +1,7 @@
-"""The losses: two functions that return (total, named terms), and what they are made of.
+"""The losses of generator and discriminator; both return (total, named terms).
 
-Paper: Kim & Park, JBE 28(2), 2023, section on the loss functions: reconstruction, cycle,
-adversarial, age and perceptual. What the paper does not have is weighted 0 in its recipe.
+Kim & Park, JBE 28(2), 2023, has five losses: reconstruction, cycle, adversarial, age and
+perceptual. The others are extensions, whose weight is 0 in the recipe `paper`.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.data.augmentation import head_mask
-from faceage.models.discriminators import AnyDiscriminator, Seen
-from faceage.models.generator import Decomposed, FaceAgeModel, apply_change, group_log_probabilities
+from faceage.models.discriminators import AnyDiscriminator, Features
+from faceage.models.generator import FaceAgeModel, apply_change, group_log_probabilities
 from faceage.models.vgg import VggFeatures
 
 Terms = dict[str, Tensor]
@@ -23,21 +23,22 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each loss counts. The first five are the paper's.
+    """Weights of the losses. The first five losses are the paper's.
 
     Attributes:
-        reconstruction: L1 to the face itself when the target age is its own.
-        cycle: L1 to the face itself after a random age and back.
-        adversarial: non-saturating, at the target's age group.
-        age: cross-entropy of the input face's age.
-        perceptual: VGG19 features of the reconstruction (on the cycled face it was found to hurt).
-        target_age: extension; cross-entropy of the aged face's age at the target, read by the
-            averaged classifier.
-        change: extension; mean absolute residual, displacement, and its differences from place to
-            place: change no more than age asks.
-        r1: gradient penalty of the discriminator on what it sees of real faces (0.5 * r1 *
+        reconstruction: L1 between the face and its result at its own age.
+        cycle: L1 between the face and its result after ageing to another age and back.
+        adversarial: non-saturating GAN loss at the target's age group.
+        age: cross-entropy of the source face's age.
+        perceptual: distance of VGG19 features between the face and its reconstruction (on the
+            cycled face it made results worse).
+        target_age: extension; cross-entropy between the target age and the age that the EMA
+            classifier predicts for the aged face.
+        change: extension, change regularisation; mean absolute residual, displacement, and spatial
+            differences of the displacement.
+        r1: gradient penalty of the discriminator on the features of real faces (0.5 * r1 *
             |gradient|^2).
-        wrong_age: extension; real faces said to be of another group are fakes, too.
+        wrong_age: extension; the discriminator also learns to reject real faces at a wrong group.
     """
 
     reconstruction: float = 10.0
@@ -52,11 +53,11 @@ class LossWeights:
 
 
 def age_loss(logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor) -> Tensor:
-    """Cross-entropy on the years, softly, plus cross-entropy on the groups.
+    """Cross-entropy with soft labels over the years, plus cross-entropy over the groups.
 
-    A label of y years spreads as a normal distribution with a standard deviation of
-    0.5 + 0.06 y: a year is much for a baby and nothing at 60 (label distribution learning).
-    Where only the group is known, only the group counts.
+    Label distribution learning: the label of y years is a normal distribution with a standard
+    deviation of 0.5 + 0.06 y years, as faces change faster at a low age. Where only the group is
+    known, only the second term counts.
 
     Args:
         logits: N,101.
@@ -64,26 +65,40 @@ def age_loss(logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor) -> Ten
         groups: (N,) age groups.
         exact: (N,) bool, the years are known.
     """
-    years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
-    spread = (0.5 + 0.06 * ages)[:, None]
-    target = (-0.5 * ((years - ages[:, None]) / spread) ** 2).softmax(1)
-    on_years = -(target * logits.float().log_softmax(1)).sum(1)
+    return age_losses(logits, ages, groups, exact).mean()
+
+
+def age_losses(
+    logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor
+) -> Tensor:  # N,101 -> (N,)
+    """`age_loss` of each face."""
+    on_years = -(label_distribution(ages) * logits.float().log_softmax(1)).sum(1)
     on_groups = F.nll_loss(group_log_probabilities(logits), groups, reduction="none")
-    return (on_years * exact + on_groups).mean()
+    return on_years * exact + on_groups
+
+
+def label_distribution(ages: Tensor) -> Tensor:  # (N,) years -> N,101
+    """Normal distributions over the years 0-100 around the labels (Gao et al., TIP 2017).
+
+    The standard deviation is 0.5 + 0.06 y: a year is much for a baby and little at 60.
+    """
+    years = torch.arange(YEARS, device=ages.device, dtype=torch.float32)
+    spread = (0.5 + 0.06 * ages)[:, None]
+    return (-0.5 * ((years - ages[:, None]) / spread) ** 2).softmax(1)
 
 
 @dataclass
-class Step:
-    """One training step's inputs and outputs, shared by the two loss functions.
+class SynthesisBatch:
+    """The inputs of one synthesis step.
 
     Attributes:
         faces: N,3,S,S source faces in [-1, 1].
-        mask: N,1,S,S, what of them is picture.
+        mask: N,1,S,S; 1 on the picture, 0 on padding.
         source_age: (N,) years.
         target_age: (N,) years.
-        target_group: (N,).
-        wrong_group: (N,), one that is not the target's.
-        real: N,3,S,S faces that have the target ages; the discriminator compares with these.
+        target_group: (N,) age groups.
+        wrong_group: (N,) age groups other than the target's.
+        real: N,3,S,S real faces of the target ages, for the discriminator.
         real_mask: N,1,S,S.
     """
 
@@ -98,49 +113,56 @@ class Step:
 
     @property
     def shared_mask(self) -> Tensor:
-        """The head, where it is picture in both: padding cannot tell real from aged."""
+        """N,1,S,S: 1 on the head where neither face has padding.
+
+        With the same mask on both, padding does not distinguish real from aged faces.
+        """
         return self.mask * self.real_mask * head_mask(self.mask.shape[-1], self.mask.device)
 
 
-class Sight(NamedTuple):
-    """What the discriminator has seen of a batch, detached, and the age groups to judge it at."""
+class DiscriminatorBatch(NamedTuple):
+    """The discriminator's features of a batch, detached, and its age groups."""
 
-    real: Seen
-    aged: Seen
-    group: Tensor  # (N,), the target's
-    wrong_group: Tensor  # (N,), another
+    real: Features
+    aged: Features
+    group: Tensor  # (N,) the target's
+    wrong_group: Tensor  # (N,) another
 
 
 def discriminator_loss(
-    discriminator: AnyDiscriminator, sight: Sight, weights: LossWeights, with_r1: float = 0.0
+    discriminator: AnyDiscriminator,
+    batch: DiscriminatorBatch,
+    weights: LossWeights,
+    r1_factor: float = 0.0,
 ) -> tuple[Tensor, Terms]:
     """Non-saturating GAN loss of the discriminator at the target's age group.
 
     Args:
-        with_r1: factor on the R1 penalty in this step (the interval of the lazy penalty), or 0.
+        r1_factor: factor on the R1 penalty in this step (the interval of the lazy penalty), or 0.
     """
-    real, aged, group, wrong_group = sight
-    if with_r1:  # second derivatives in full precision
+    real, aged, group, wrong_group = batch
+    if r1_factor:  # second derivatives in full precision
         real, aged = [r.float().requires_grad_() for r in real], [a.float() for a in aged]
     on_real = discriminator(real)
     terms: Terms = {
-        "real": _softplus(-_at(group, on_real)),
-        "fake": _softplus(_at(group, discriminator(aged))),
+        "real": _softplus(-_select_group(on_real, group)),
+        "fake": _softplus(_select_group(discriminator(aged), group)),
     }
     total = terms["real"] + terms["fake"]
     if weights.wrong_age:
-        terms["wrong_age"] = _softplus(_at(wrong_group, on_real))
+        terms["wrong_age"] = _softplus(_select_group(on_real, wrong_group))
         total = total + weights.wrong_age * terms["wrong_age"]
-    if with_r1:
-        gradients = torch.autograd.grad(_at(group, on_real).sum(), real, create_graph=True)
+    if r1_factor:
+        outputs = _select_group(on_real, group).sum()
+        gradients = torch.autograd.grad(outputs, real, create_graph=True)
         squares = [gradient.float().square().flatten(1).sum(1).mean() for gradient in gradients]
         terms["r1"] = torch.stack(squares).sum()
-        total = total + 0.5 * weights.r1 * with_r1 * terms["r1"]
+        total = total + 0.5 * weights.r1 * r1_factor * terms["r1"]
     return total, terms
 
 
-def _at(group: Tensor, outputs: list[Tensor]) -> Tensor:  # (N,) and L of N,10 -> L,N
-    """What the discriminator says to each face being real and of that group."""
+def _select_group(outputs: list[Tensor], group: Tensor) -> Tensor:  # L of N,10 and (N,) -> L,N
+    """The discriminator's outputs for each face at its group."""
     return torch.stack(outputs).float()[:, torch.arange(len(group)), group]
 
 
@@ -149,78 +171,82 @@ def _softplus(outputs: Tensor) -> Tensor:
 
 
 def generate(
-    model: FaceAgeModel, step: Step, share: float = 1.0
-) -> tuple[Decomposed, Tensor, Tensor, Tensor]:
-    """Age the faces, and reconstruct the first `share` of them, in one pass of the decoder.
+    model: FaceAgeModel, batch: SynthesisBatch, recon_fraction: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Aged faces and reconstructions from one pass through the decoder.
 
-    One pass, so that the batch norms conditioned on age see targets and own ages mixed.
+    One pass, so that conditional batch norm's statistics are over both target and source ages.
+
+    Args:
+        recon_fraction: the fraction M / N of the faces that is reconstructed, the first ones.
 
     Returns:
-        The encoded faces; aged N,3,S,S; reconstruction M,3,S,S; and the mean size of the change.
+        Aged N,3,S,S; reconstruction M,3,S,S; the mean size of the change.
     """
-    count = len(step.faces)
-    part = max(1, round(share * count))
-    encoded = model.encode(step.faces)
-    index = torch.cat([torch.arange(count), torch.arange(part)]).to(step.faces.device)
-    target = torch.cat([step.target_age, step.source_age[:part]])
-    source = None if model.config.decomposition else step.source_age[index]
+    count = len(batch.faces)
+    part = max(1, round(recon_fraction * count))
+    encoded = model.encode(batch.faces)
+    index = torch.cat([torch.arange(count), torch.arange(part)]).to(batch.faces.device)
+    target = torch.cat([batch.target_age, batch.source_age[:part]])
+    source = None if model.config.decomposition else batch.source_age[index]
     change = model.decode(encoded.select(index), target, source)
-    faces = apply_change(step.faces[index], change)
+    faces = apply_change(batch.faces[index], change)
     flow = change.flow.float()
-    bend = flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
-    size = change.residual.float().abs().mean() + flow.abs().mean() + bend
-    return encoded, faces[:count], faces[count:], size
+    variation = flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
+    size = change.residual.float().abs().mean() + flow.abs().mean() + variation
+    return faces[:count], faces[count:], size
 
 
 def generator_loss(
     model: FaceAgeModel,
-    averaged: FaceAgeModel,
+    ema: FaceAgeModel,
     discriminator: AnyDiscriminator,
-    step: Step,
+    batch: SynthesisBatch,
     weights: LossWeights,
-    view: Callable[[Tensor], Tensor],
-    share: float = 1.0,
+    age_views: Callable[[Tensor], Tensor],
+    recon_fraction: float = 1.0,
     perceptual: "PerceptualLoss | None" = None,
-) -> tuple[Tensor, Terms, Seen]:
-    """The generator's losses, except for the age of the input (`age_loss`).
+) -> tuple[Tensor, Terms, Features]:
+    """The generator's losses, except for the age of the source face (`age_loss`).
 
     Args:
-        averaged: the averaged model; its classifier reads the aged faces.
-        view: what the averaged classifier is shown of aged faces: inner faces.
-        share: of the batch, how much is reconstructed, and how much makes the cycle.
-        perceptual: needed where its weight is not 0.
+        ema: the model of averaged weights; its classifier predicts the age of aged faces.
+        age_views: gives that classifier's input: augmented inner faces.
+        recon_fraction: the fraction of the batch used for the reconstruction and for the cycle.
+        perceptual: required if its weight is not 0.
 
     Returns:
-        The total, its named terms, and what the discriminator saw of the aged faces, detached.
+        The total, its named terms, and the discriminator's features of the aged faces, detached.
     """
-    _, aged, reconstruction, size = generate(model, step, share)
+    aged, reconstruction, size = generate(model, batch, recon_fraction)
     part = len(reconstruction)
-    seen = discriminator.see(aged * step.shared_mask)
+    features = discriminator.extract_features(aged * batch.shared_mask)
     terms: Terms = {
-        "reconstruction": masked_l1(reconstruction, step.faces[:part], step.mask[:part]),
-        "adversarial": _softplus(-_at(step.target_group, discriminator(seen))),
+        "reconstruction": masked_l1(reconstruction, batch.faces[:part], batch.mask[:part]),
+        "adversarial": _softplus(-_select_group(discriminator(features), batch.target_group)),
     }
     if weights.cycle:
-        back = slice(len(aged) - part, None)  # the others than those reconstructed
+        back = slice(len(aged) - part, None)  # as few reconstructed faces as possible
         encoded = model.encode(aged[back])
-        source = None if model.config.decomposition else step.target_age[back]
-        change = model.decode(encoded, step.source_age[back], source)
+        source = None if model.config.decomposition else batch.target_age[back]
+        change = model.decode(encoded, batch.source_age[back], source)
         cycled = apply_change(aged[back], change)
-        terms["cycle"] = masked_l1(cycled, step.faces[back], step.mask[back])
+        terms["cycle"] = masked_l1(cycled, batch.faces[back], batch.mask[back])
     if weights.perceptual and perceptual is not None:
-        terms["perceptual"] = perceptual(reconstruction, step.faces[:part])
+        terms["perceptual"] = perceptual(reconstruction, batch.faces[:part])
     if weights.target_age:
-        exact = torch.ones_like(step.target_group, dtype=torch.bool)
-        logits = averaged.classifier(averaged.encode(view(aged)).age_features)
-        terms["target_age"] = age_loss(logits, step.target_age, step.target_group, exact)
+        exact = torch.ones_like(batch.target_group, dtype=torch.bool)
+        logits = ema.classify(age_views(aged))
+        terms["target_age"] = age_loss(logits, batch.target_age, batch.target_group, exact)
     if weights.change:
         terms["change"] = size
-    total = sum(getattr(weights, name) * term for name, term in terms.items())
-    return total, terms, [part.detach() for part in seen]
+    weighted = (getattr(weights, name) * term for name, term in terms.items())
+    total = sum(weighted, start=torch.zeros((), device=aged.device))
+    return total, terms, [feature.detach() for feature in features]
 
 
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar
-    """Mean absolute difference where the mask is 1."""
+    """Mean absolute difference where the mask is 1; 0 if the mask is empty."""
     return ((a - b).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)
 
 

@@ -1,6 +1,6 @@
-"""What a training run is watched by: classification of val, and a few people at a few ages.
+"""Monitoring during training: accuracy on the val set, and a sheet of sample faces.
 
-Quick, in training's own precision. The figures to publish come from `faceage evaluate`.
+Computed quickly, in the training's precision; `faceage evaluate` gives the figures to report.
 """
 
 import torch
@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from faceage.data.datasets import Faces
-from faceage.evaluation import metrics
+from faceage.data.datasets import DecodedDataset
 from faceage.imaging.drawing import contact_sheet
 from faceage.models.generator import (
     FaceAgeModel,
@@ -23,36 +22,35 @@ SAMPLE_PEOPLE, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
 
 
 @torch.no_grad()
-def classification(model: FaceAgeModel, faces: Faces) -> dict[str, float]:
-    """Accuracy, accuracy within one group, and mean absolute error in years.
+def measure_accuracy(model: FaceAgeModel, faces: DecodedDataset) -> dict[str, float]:
+    """Accuracy, accuracy within one group and MAE in years of the age classifier.
 
-    Nothing without a classifier; no error where no face's years are known.
+    Empty without a classifier; without the MAE if no face's exact age is known.
     """
     if not model.config.decomposition:
         return {}
     batches = faces.images.split(BATCH)
     with torch.autocast(faces.images.device.type, torch.bfloat16):
-        logits = torch.cat([model.age_logits(_as_input(images)) for images in batches]).float()
-    groups = group_log_probabilities(logits).argmax(1).cpu().numpy()
-    true, known = faces.groups.cpu().numpy(), faces.exact.cpu().numpy()
+        logits = torch.cat([model.age_logits(_to_input(images)) for images in batches]).float()
+    difference = (group_log_probabilities(logits).argmax(1) - faces.groups).abs()
     figures = {
-        "val/accuracy": metrics.accuracy(groups, true),
-        "val/one_off": metrics.accuracy(groups, true, tolerance=1),
+        "val/accuracy": float((difference == 0).float().mean()),
+        "val/one_off": float((difference <= 1).float().mean()),
     }
-    if known.any():
-        years, ages = expected_age(logits).cpu().numpy(), faces.ages.cpu().numpy()
-        figures["val/mae"] = metrics.mean_absolute_error(years[known], ages[known])
+    if faces.exact.any():
+        errors = (expected_age(logits) - faces.ages).abs()
+        figures["val/mae"] = float(errors[faces.exact].mean())
     return figures
 
 
 @torch.no_grad()
-def sample_sheet(model: FaceAgeModel, faces: Faces) -> Image.Image:
-    """A few of the faces, always the same, each at the same ages."""
+def draw_samples(model: FaceAgeModel, faces: DecodedDataset) -> Image.Image:
+    """A contact sheet of a few faces, the same ones in every call, each at `SAMPLE_AGES`."""
     picks = torch.linspace(0, len(faces) - 1, min(SAMPLE_PEOPLE, len(faces))).long().tolist()
     ages = torch.tensor(SAMPLE_AGES, dtype=torch.float32, device=faces.images.device)
     rows = []
     for pick in picks:
-        face = _as_input(faces.images[pick : pick + 1])
+        face = _to_input(faces.images[pick : pick + 1])
         face = F.interpolate(face, model.config.size, mode="area")
         encoded = model.encode(face).select(torch.zeros_like(ages, dtype=torch.long))
         source = None if model.config.decomposition else faces.ages[pick].expand(len(ages))
@@ -64,6 +62,6 @@ def sample_sheet(model: FaceAgeModel, faces: Faces) -> Image.Image:
     return contact_sheet(rows, ["input", *map(str, SAMPLE_AGES)], labels)
 
 
-def _as_input(images: Tensor) -> Tensor:  # N,R,R,3 uint8 -> N,3,R,R in [-1, 1]
+def _to_input(images: Tensor) -> Tensor:  # N,R,R,3 uint8 -> N,3,R,R in [-1, 1]
     faces = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     return faces.contiguous(memory_format=torch.channels_last)

@@ -23,7 +23,7 @@ from faceage.evaluation.common import Inputs
 from faceage.evaluation.evaluators import Evaluators
 from faceage.evaluation.measure import Measurer, degrade, inner_sharpness, picture_mask
 from faceage.evaluation.methods import AgedBatch, FolderMethod
-from faceage.imaging.drawing import progress_bar
+from faceage.progress import progress_bar
 
 ALONE = Processes(0, 1, CPU)
 ALL = Evaluators(BrightnessEvaluator(), AngleEvaluator(), LevelEvaluator(), MeanEvaluator())

@@ -1,0 +1,115 @@
+"""faceage predict: the age of every face in photos."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from faceage import hub
+from faceage.cli.batch import reject_failing, report_errors, run_batch
+from faceage.cli.common import (
+    DetectorOption,
+    DeviceOption,
+    FaceOption,
+    ForceOption,
+    IncludeSyntheticOption,
+    MinScoreOption,
+    PhotosArgument,
+    QuietOption,
+    RecursiveOption,
+    SkipExistingOption,
+    WeightsOption,
+    command,
+)
+from faceage.cli.inputs import Item, collect_items, leave_out_results, open_item
+from faceage.cli.output_formats import WRITERS, Row, prediction_row
+from faceage.cli.outputs import IfExists, Target, check_kept, pending_files, plan_targets
+from faceage.errors import ConfigError
+from faceage.faces.selection import parse_faces
+from faceage.files import make_folder
+
+if TYPE_CHECKING:
+    from faceage.api import FaceAger
+
+
+@command
+def predict(
+    photos: PhotosArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Print one JSON object per line, as results come.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write photos with boxes and ages drawn on them."),
+    ] = None,
+    recursive: RecursiveOption = False,
+    include_synthetic: IncludeSyntheticOption = False,
+    face: FaceOption = "all",
+    detector: DetectorOption = "yunet",
+    min_score: MinScoreOption = 0.6,
+    weights: WeightsOption = hub.DEFAULT,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    skip_existing: SkipExistingOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Predict the age of every face: years, age group, probabilities."""
+    formats = [n for n, on in (("json", as_json), ("jsonl", as_jsonl), ("csv", as_csv)) if on]
+    if len(formats) > 1:
+        raise ConfigError(f"--{formats[0]} and --{formats[1]} exclude each other.", "Give one.")
+    faces = parse_faces(face)
+    if_exists = IfExists.from_options(force, skip_existing)
+    items = collect_items(photos, recursive=recursive, exclude=draw)
+    items = leave_out_results(items, include_synthetic)
+    targets: dict[Path, Target] = {}
+    if draw:
+        targets = plan_targets(items, draw, _drawn_files)
+        make_folder(draw)
+        reject_failing(items, lambda i: pending_files(_drawn_files(targets[i.path]), if_exists))
+
+    if not all(item.error for item in items):
+        from faceage.api import load
+
+        ager = load(weights, device, detector, min_score)
+
+    def work(item: Item) -> list[Row]:
+        return predict_photo(ager, item, faces, targets.get(item.path), if_exists)
+
+    writer = WRITERS[formats[0] if formats else "table"]()
+    try:
+        for item, rows in run_batch(items, work, "predicting"):
+            writer.write(rows or [{"file": item.name, "error": item.error}])
+    finally:  # also when interrupted
+        writer.close()
+    return report_errors(items)
+
+
+def predict_photo(
+    ager: "FaceAger", item: Item, faces: str | int, target: Target | None, if_exists: IfExists
+) -> list[Row]:
+    """The rows of one photo; with `target`, also writes the photo with the ages drawn on it.
+
+    Raises:
+        PhotoError, NoFaceError, OutputError: as in reading, detecting, writing.
+    """
+    from faceage.imaging.drawing import draw_boxes
+    from faceage.imaging.photos import save_photo
+
+    photo = open_item(item)
+    predictions = ager.predict(photo, faces)
+    files = _drawn_files(target) if target else []
+    pending = pending_files(files, if_exists)
+    check_kept(file for file in files if file not in pending)
+    for file in pending:
+        boxes = [prediction.face.box for prediction in predictions]
+        labels = [f"{p.number}: {p.age:.0f} years, {p.group}" for p in predictions]
+        drawn = draw_boxes(photo.pixels, boxes, labels)
+        make_folder(file.parent)
+        save_photo(photo, drawn, file, force=if_exists is IfExists.OVERWRITE, annotated=True)
+    return [prediction_row(item.name, prediction) for prediction in predictions]
+
+
+def _drawn_files(target: Target) -> list[Path]:
+    return [target.photo("faces")]

@@ -1,0 +1,154 @@
+"""The pixels of PIL images of any mode as RGB: 8 bits, and 16 where the file has them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
+
+# What each EXIF orientation asks for, on arrays (H,W,...).
+_TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The pixels of an image, upright.
+
+    Attributes:
+        pixels: uint8 (H,W,3) RGB.
+        deep: uint16 (H,W,3) RGB of a 16-bit image, or None; `pixels` is its 8-bit version.
+        alpha: (H,W), uint16 of a 16-bit image, else uint8; or None.
+        icc: the image's colour profile if it applies to `pixels`, or None.
+        grey: the image had one colour channel.
+    """
+
+    pixels: np.ndarray
+    deep: np.ndarray | None
+    alpha: np.ndarray | None
+    icc: bytes | None
+    grey: bool
+
+
+def decode_image(image: Image.Image, path: Path | None = None) -> Decoded:
+    """The pixels of an image of any mode, turned upright by its EXIF orientation.
+
+    Args:
+        path: its file, from which 16-bit colours are read: Pillow reduces them to 8 bits.
+    """
+    has_16_bits = path is not None and _is_16_bit_colour(image)  # known before loading only
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    image = ImageOps.exif_transpose(image)  # loads all pixels
+    icc = image.info.get("icc_profile")
+    space = icc[16:20] if icc and len(icc) > 128 else b""
+    alpha, deep = None, None
+    one_channel = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    grey = one_channel or image.mode in ("1", "L", "LA", "La")
+    fits = space == (b"GRAY" if grey else b"RGB ")
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.uint16)
+        deep = np.repeat(levels[..., None], 3, axis=2)
+    elif one_channel:
+        image = _to_8_bit_grey(image)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = np.array(image.getchannel("A"))
+        image = Image.merge("RGB", image.split()[:3])  # keeps the colours of transparent pixels
+    if image.mode in ("CMYK", "LAB"):
+        # The file's profile describes CMYK or Lab; RGB without a profile is taken for sRGB.
+        return Decoded(np.array(_convert_to_srgb(image, icc)), None, alpha, None, grey)
+    if deep is None:
+        # np.array copies: np.asarray of an image is read-only.
+        pixels = np.array(image.convert("RGB"))
+        if path is not None and has_16_bits:
+            deep, alpha = _read_16_bits(path, orientation, pixels, alpha)
+    if deep is not None:
+        pixels = to_8_bit(deep)
+    return Decoded(pixels, deep, alpha, icc if fits else None, grey)
+
+
+def to_8_bit(levels: np.ndarray) -> np.ndarray:
+    """uint16 levels of 0-65535 as uint8 levels of 0-255, rounded; uint8 is returned as it is."""
+    if levels.dtype == np.uint8:
+        return levels
+    rounded: np.ndarray = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return rounded
+
+
+def _is_16_bit_colour(image: Image.Image) -> bool:
+    """Whether the file has 16 bits a channel in more than one channel."""
+    if isinstance(image, PngImagePlugin.PngImageFile) and image.mode in ("RGB", "RGBA", "LA"):
+        return bool(image.tile) and str(image.tile[0].args).endswith(";16B")
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("RGB", "RGBA"):
+        return set(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ())) == {16}
+    return False
+
+
+def _read_16_bits(
+    path: Path, orientation: int, pixels: np.ndarray, alpha: np.ndarray | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The colours and alpha of a 16-bit file by OpenCV; None and `alpha` if it reads others.
+
+    Args:
+        pixels, alpha: what Pillow reads, the high bytes.
+    """
+    import cv2
+    from cv2.utils import logging
+
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # OpenCV prints warnings on stderr
+    try:
+        stored: np.ndarray | None = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None, alpha
+    finally:
+        logging.setLogLevel(level)
+    if stored is None or stored.dtype != np.uint16 or stored.ndim != 3:
+        return None, alpha
+    # OpenCV turns some files upright and others not.
+    turned = _TO_UPRIGHT[orientation](stored) if orientation in _TO_UPRIGHT else stored
+    for upright in (stored, turned):
+        deep = np.ascontiguousarray(upright[..., 2::-1])
+        if deep.shape == pixels.shape and np.array_equal(deep >> 8, pixels):
+            if alpha is not None and upright.shape[2] == 4:
+                alpha = np.ascontiguousarray(upright[..., 3])
+            return deep, alpha
+    return None, alpha
+
+
+def _to_8_bit_grey(image: Image.Image) -> Image.Image:
+    """Greyscale of 32 bits or floating point as 8 bits."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    largest = float(values.max())
+    if image.mode == "F":
+        # The format does not define white: most files use 1, some 255.
+        white = 1.0 if largest <= 1 else max(largest, 255.0)
+    else:
+        white = 255.0 if largest <= 255 else max(largest, 65535.0)
+    return Image.fromarray(np.clip(np.rint(values / white * 255), 0, 255).astype(np.uint8))
+
+
+def _convert_to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """CMYK or Lab as sRGB, by the file's own profile if it has a usable one."""
+    target = ImageCms.createProfile("sRGB")
+    try:
+        if image.mode == "LAB":
+            source: Any = ImageCms.createProfile("LAB")
+        elif icc and icc[16:20] == b"CMYK":
+            source = ImageCms.ImageCmsProfile(BytesIO(icc))
+        else:
+            return image.convert("RGB")
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image.convert("RGB")
+    assert converted is not None  # None only when converting in place
+    return converted

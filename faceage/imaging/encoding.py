@@ -1,0 +1,134 @@
+"""Pixels and metadata as the bytes of a JPEG, PNG, WebP or TIFF file."""
+
+import struct
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from faceage.imaging.decoding import to_8_bit
+from faceage.imaging.metadata import make_exif
+
+if TYPE_CHECKING:
+    from faceage.imaging.photos import Photo
+
+_MAX_JPEG_EXIF = 65000  # bytes; a JPEG segment holds 65535 with its header
+_WIDTH, _BITS_PER_SAMPLE = 256, 258  # tags of TIFF
+
+
+def encode_picture(
+    photo: "Photo",
+    pixels: np.ndarray,
+    format_name: str,
+    mark: Mapping[str, str],
+    keep_private: bool,
+) -> bytes:
+    """A result coded like its source.
+
+    Args:
+        photo: the source, whose profile, EXIF and coding parameters are taken over.
+        pixels: uint8 or uint16 (H,W,3) RGB; JPEG and WebP get 8 bits.
+        format_name: "JPEG", "PNG", "WEBP" or "TIFF".
+        mark, keep_private: as for `make_exif`.
+
+    Raises:
+        ValueError: `pixels` has another type or shape.
+        OSError, struct.error: the format cannot hold the picture.
+    """
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"pixels of {pixels.dtype} {pixels.shape}, not uint8 (H,W,3)")
+    if format_name in ("JPEG", "WEBP"):
+        pixels = to_8_bit(pixels)
+    grey = photo.grey and format_name != "WEBP" and _is_grey(pixels)
+    alpha = photo.alpha
+    if format_name == "JPEG" or (alpha is not None and alpha.shape != pixels.shape[:2]):
+        alpha = None
+
+    options: dict[str, Any] = {"exif": make_exif(photo.exif, mark, keep_private)}
+    if photo.icc and (grey or photo.icc[16:20] == b"RGB "):
+        options["icc_profile"] = photo.icc
+    if photo.dpi and format_name != "WEBP":
+        options["dpi"] = photo.dpi
+    if format_name == "JPEG":
+        options |= {"progressive": photo.progressive, "subsampling": photo.subsampling}
+        if photo.qtables:
+            options["qtables"] = [list(table) for table in photo.qtables]
+        else:
+            options["quality"] = 95
+        if len(options["exif"].tobytes()) > _MAX_JPEG_EXIF:
+            options["exif"] = make_exif(b"", mark, keep_private)
+    elif format_name == "PNG":
+        options["pnginfo"] = text = PngImagePlugin.PngInfo()
+        for key, value in mark.items():
+            text.add_text(key, value)
+    elif format_name == "WEBP":
+        # `exact` keeps the colours of transparent pixels.
+        options |= {"lossless": photo.lossless, "exact": True, "method": 4}
+        options["quality"] = 80 if photo.lossless else 95  # the effort, if lossless
+    elif format_name == "TIFF":
+        options["compression"] = photo.compression
+
+    if pixels.dtype == np.uint16 and not (grey and alpha is None):
+        layers = pixels if alpha is None else np.dstack([pixels, alpha.astype(np.uint16)])
+        encode = _encode_16_bit_png if format_name == "PNG" else _encode_16_bit_tiff
+        return encode(layers, options)
+    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels))
+    if alpha is not None:
+        image.putalpha(Image.fromarray(to_8_bit(alpha)))
+    return _save(image, format_name, options)
+
+
+def _save(image: Image.Image, format_name: str, options: dict[str, Any]) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format=format_name, **options)
+    return buffer.getvalue()
+
+
+# Pillow has no 16-bit colour. So OpenCV writes the pixels of a PNG, and Pillow its metadata; a
+# TIFF, whose pixels are plain bytes, is written as one of 8 bits, and its header corrected.
+
+
+def _encode_16_bit_png(layers: np.ndarray, options: dict[str, Any]) -> bytes:
+    """A PNG of uint16 (H,W,3) RGB or (H,W,4) RGBA with the metadata of `options`."""
+    import cv2
+
+    swap = cv2.COLOR_RGB2BGR if layers.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
+    _, data = cv2.imencode(".png", cv2.cvtColor(layers, swap))
+    coded = list(_png_chunks(data.tobytes()))
+    metadata = _png_chunks(_save(Image.new("RGB", (1, 1)), "PNG", options))
+    texts = [chunk for kind, chunk in metadata if kind not in (b"IHDR", b"IDAT", b"IEND")]
+    needed = [chunk for kind, chunk in coded if kind in (b"IHDR", b"IDAT", b"IEND")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join([needed[0], *texts, *needed[1:]])
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a PNG: their kind, and all their bytes."""
+    start = 8
+    while start < len(data):
+        length = int.from_bytes(data[start : start + 4]) + 12
+        yield data[start + 4 : start + 8], data[start : start + length]
+        start += length
+
+
+def _encode_16_bit_tiff(layers: np.ndarray, options: dict[str, Any]) -> bytes:
+    """A TIFF of uint16 (H,W,3) RGB or (H,W,4) RGBA with the metadata of `options`."""
+    height, width, channels = layers.shape
+    as_bytes = np.ascontiguousarray(layers, "<u2").view(np.uint8)
+    image = Image.fromarray(as_bytes.reshape(height, 2 * width, channels))
+    data = bytearray(_save(image, "TIFF", options))
+    (directory,) = struct.unpack_from("<4xI", data)
+    (count,) = struct.unpack_from("<H", data, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        (tag,) = struct.unpack_from("<H", data, entry)
+        if tag == _WIDTH:
+            struct.pack_into("<HII", data, entry + 2, 4, 1, width)  # type 4: 32 bits
+        elif tag == _BITS_PER_SAMPLE:
+            (place,) = struct.unpack_from("<I", data, entry + 8)
+            struct.pack_into(f"<{channels}H", data, place, *(16,) * channels)
+    return bytes(data)
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    return np.array_equal(pixels, np.broadcast_to(pixels[..., :1], pixels.shape))

@@ -1,0 +1,230 @@
+"""Labels of rendered faces: age, gender, identity, pose, glasses; and which faces are kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from faceage import hub
+from faceage.checkpoints import load_weights, read_tensors
+from faceage.faces.alignment import crop_quad
+from faceage.faces.detection import make_detector
+from faceage.imaging.skin import skin_colours
+from faceage.models.age_teacher import AgeTeacher, crop_windows, estimate, window_grid
+from faceage.models.mobilenet import MobileNet
+from faceage.models.tta import predict_distributions, summarize_distribution
+from faceage.pairs.parsing import GLASSES, HAT, MOUTH, FaceParser
+
+EMBEDDER_SIZE = 224  # px of the window
+
+# A face is dropped where it leaves the person's reference face by more than this.
+MIN_SIMILARITY = 0.05  # cosine of centred embeddings; of different people it is about 0
+MAX_GENDER_CHANGE = 0.6  # in the probability of "male"
+MAX_YAW_CHANGE = 0.12  # of the nose, in eye distances
+MAX_GLASSES_CHANGE = 0.004  # of the picture's area
+MAX_MISALIGNMENT = 0.12  # of a corner of the FFHQ crop, in fractions of its side
+MIN_SCORE = 0.8  # of the detector; below it the face is mostly distorted
+GENDER_AGE = 12  # years; younger faces are not compared by gender
+
+
+@dataclass(frozen=True, eq=False)
+class FaceLabels:
+    """Labels of N faces; NaN where no model was given that measures them, or no face was found.
+
+    Attributes:
+        age: (N,) years.
+        male: (N,) probability.
+        yaw: (N,) offset of the nose from between the eyes, in eye distances.
+        misalignment: (N,) largest distance of a corner of the face's FFHQ crop from the picture's
+            corner, in fractions of its side.
+        skin: (N,3) RGB levels.
+        glasses, hat, mouth: (N,) areas in fractions of the picture.
+        score: (N,) of the face detector, from 0 to 1; 0 where no face was found.
+        embedding: (N,D) of the identity; D is 0 without an embedder.
+    """
+
+    age: NDArray[np.float64]
+    male: NDArray[np.float64]
+    yaw: NDArray[np.float64]
+    misalignment: NDArray[np.float64]
+    skin: NDArray[np.float64]
+    glasses: NDArray[np.float64]
+    hat: NDArray[np.float64]
+    mouth: NDArray[np.float64]
+    score: NDArray[np.float64]
+    embedding: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.age)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["FaceLabels"]) -> "FaceLabels":
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def held_attributes(self) -> NDArray[np.float64]:
+        """(N,K) what shall not change with age: everything measured but age and identity.
+
+        A face without a measurement gets the mean.
+        """
+        columns = [self.male, self.yaw, *self.skin.T, self.glasses, self.hat, self.mouth]
+        known = [column for column in columns if np.isfinite(column).any()]
+        table = np.column_stack(known)
+        return np.where(np.isfinite(table), table, np.nanmean(table, 0))
+
+
+class FaceLabeller:
+    """Measures faces with the models that are given.
+
+    Args:
+        teacher: the age teacher; without it ages are the packaged classifier's, and genders are
+            unknown.
+        embedder: .safetensors file of a MobileNetV1 trained on identities.
+        parser: the face parser.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or of another network.
+    """
+
+    def __init__(
+        self,
+        teacher: AgeTeacher | None = None,
+        embedder: Path | None = None,
+        parser: FaceParser | None = None,
+    ) -> None:
+        self._teacher, self._parser = teacher, parser
+        self._classifier = None if teacher else load_weights(hub.find())[0]
+        self._embedder: MobileNet | None = None
+        if embedder:
+            self._embedder = MobileNet()
+            self._embedder.load_state_dict(read_tensors(embedder))
+            self._embedder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._detector = make_detector("yunet")
+
+    def label(self, images: NDArray[np.uint8]) -> FaceLabels:
+        """Labels of FFHQ crops, (N,S,S,3) RGB."""
+        tensor = torch.from_numpy(images)
+        age, male = self._ages(tensor)
+        yaw, misalignment, score = np.transpose([self._pose(image) for image in images])
+        areas = np.full((3, len(images)), np.nan)
+        if self._parser:
+            parsed = np.stack([self._parser.parse(image) for image in images])
+            areas = np.array([(parsed == c).mean((1, 2)) for c in (GLASSES, HAT, MOUTH)])
+        return FaceLabels(
+            age=age,
+            male=male,
+            yaw=yaw,
+            misalignment=misalignment,
+            skin=skin_colours(images),
+            glasses=areas[0],
+            hat=areas[1],
+            mouth=areas[2],
+            score=score,
+            embedding=self._embed(tensor),
+        )
+
+    @torch.inference_mode()
+    def _ages(self, images: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self._teacher:
+            with torch.autocast("cpu", torch.bfloat16):
+                years, male = estimate(self._teacher, images)
+            distributions = years.double().numpy()
+            genders = male.double().numpy()
+        else:
+            assert self._classifier is not None
+            side = self._classifier.config.classifier_crop
+            faces = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+            faces = torch.nn.functional.interpolate(
+                faces, side, mode="bilinear", antialias=True, align_corners=False
+            )
+            distributions = predict_distributions(self._classifier, faces)
+            genders = np.full(len(images), np.nan)
+        return np.array([summarize_distribution(row)[0] for row in distributions]), genders
+
+    def _pose(self, image: NDArray[np.uint8]) -> tuple[float, float, float]:
+        """Yaw, misalignment and score; NaN, NaN and 0 where no face is found."""
+        found = self._detector.detect(image)
+        if not found:
+            return np.nan, np.nan, 0.0
+        points = found[0].landmarks
+        eyes = points[:2].mean(0)
+        across = points[1] - points[0]
+        yaw = float((points[2] - eyes) @ across / (across @ across))
+        side = len(image)
+        corners = np.array([[0, 0], [0, side], [side, side], [side, 0]]) - 0.5
+        distance = np.linalg.norm(crop_quad(points) - corners, axis=1).max() / side
+        return yaw, float(distance), found[0].score
+
+    @torch.inference_mode()
+    def _embed(self, images: torch.Tensor) -> NDArray[np.float64]:
+        if self._embedder is None:
+            return np.zeros((len(images), 0))
+        identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(len(images), 2, 3)
+        windows = crop_windows(images, window_grid(identity, EMBEDDER_SIZE))
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self._embedder(windows.to(memory_format=torch.channels_last))
+        return np.asarray(features.float().mean((2, 3)).numpy(), np.float64)
+
+
+def fit_age_embedding(labels: FaceLabels) -> NDArray[np.float64]:
+    """The mean embedding as a quadratic function of age: coefficients (3,D).
+
+    Embeddings depend on age, too; what is left after subtracting the mean of the age is compared.
+    """
+    solution = np.linalg.lstsq(_age_powers(labels.age), labels.embedding, rcond=None)[0]
+    return np.asarray(solution, np.float64)
+
+
+def _age_powers(age: NDArray[np.float64]) -> NDArray[np.float64]:  # (N,) -> N,3
+    scaled = age / 50
+    return np.column_stack([np.ones_like(scaled), scaled, scaled**2])
+
+
+def similarity_to(
+    labels: FaceLabels, reference: int, age_embedding: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Cosine similarity of each face's embedding to the reference's, (N,), without the part of age.
+
+    NaN without an embedder.
+
+    Args:
+        age_embedding: from `fit_age_embedding`.
+    """
+    centred = labels.embedding - _age_powers(labels.age) @ age_embedding
+    if not centred.shape[1]:
+        return np.full(len(labels), np.nan)
+    norms = np.linalg.norm(centred, axis=1)
+    products = np.maximum(norms * norms[reference], 1e-9)
+    return np.asarray(centred @ centred[reference] / products, np.float64)
+
+
+def reasons_to_drop(
+    labels: FaceLabels, reference: int, similarity: NDArray[np.float64]
+) -> list[str]:
+    """Why each face of one person is dropped; "" where it is kept.
+
+    Args:
+        labels: of all the person's faces.
+        reference: the index of the face that the others are compared with.
+        similarity: (N,) to the reference, from `similarity_to`.
+    """
+
+    def change(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.abs(values - values[reference]), np.float64)
+
+    old_enough = np.minimum(labels.age, labels.age[reference]) >= GENDER_AGE
+    checks = {  # comparisons with NaN are false: what was not measured drops nothing
+        "no face": labels.score < MIN_SCORE,
+        "misaligned": labels.misalignment > MAX_MISALIGNMENT,
+        "pose": change(labels.yaw) > MAX_YAW_CHANGE,
+        "identity": similarity < MIN_SIMILARITY,
+        "gender": old_enough & (change(labels.male) > MAX_GENDER_CHANGE),
+        "glasses": change(labels.glasses) > MAX_GLASSES_CHANGE,
+    }
+    return [
+        next((name for name, failed in checks.items() if failed[index]), "")
+        for index in range(len(labels))
+    ]

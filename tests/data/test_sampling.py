@@ -1,0 +1,130 @@
+"""Sampling: frequencies, order, and matched faces."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from faceage.data.datasets import DecodedDataset
+from faceage.data.sampling import InfiniteSampler, MatchedSampler, draw_weights
+from faceage.errors import DataError
+
+
+def _faces(groups: list[int], weights: list[float], sharp: list[float]) -> DecodedDataset:
+    n = len(groups)
+    return DecodedDataset(
+        images=torch.zeros(n, 6, 6, 3, dtype=torch.uint8),
+        ages=torch.zeros(n),
+        exact=torch.ones(n, dtype=torch.bool),
+        groups=torch.tensor(groups),
+        valid=torch.tensor([[0.0, 0, 1, 1]] * n),
+        weights=torch.tensor(weights),
+        sharp=torch.tensor(sharp),
+        strata=torch.zeros(n, dtype=torch.long),
+    )
+
+
+def test_draw_weights() -> None:
+    faces = _faces([0, 0, 0, 0, 7], [1, 1, 1, 3, 1], [1, 4, 100, 0.01, 1])
+    assert draw_weights(faces, 0).tolist() == [1, 1, 1, 3, 1]
+    assert draw_weights(faces, 0.5).tolist() == [0.5, 0.5, 0.5, 1.5, 1]
+    assert draw_weights(faces, 1).tolist() == [0.25, 0.25, 0.25, 0.75, 1]
+    assert draw_weights(faces, 0, sharpness=0.5).tolist() == [1, 2, 2, 1.5, 1]
+
+
+def test_sampler_is_a_function_of_the_position() -> None:
+    weights = torch.rand(7, generator=torch.Generator().manual_seed(0)) + 0.1
+    sampler = InfiniteSampler(weights, seed=3)
+    whole = sampler.batch(0, 50)
+    assert whole.dtype == torch.long
+    parts = [InfiniteSampler(weights, seed=3).batch(s, 5) for s in range(0, 50, 5)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(sampler.batch(3, 4), whole[3:7])  # backwards, and across epochs
+    assert torch.equal(sampler.batch(40, 10), whole[40:])
+    assert not torch.equal(InfiniteSampler(weights, seed=4).batch(0, 50), whole)
+
+
+def test_sampler_does_not_change_the_global_generator() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    InfiniteSampler(torch.ones(5), seed=0).batch(0, 20)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_epoch_has_the_expected_counts() -> None:
+    weights = torch.tensor([1.0, 2, 3, 0, 4, 0.5, 9.5])  # sum 20; an epoch is 7 draws
+    sampler = InfiniteSampler(weights, seed=0)
+    for number in range(40):
+        counts = torch.bincount(sampler.batch(7 * number, 7), minlength=7)
+        expected = weights * 7 / 20
+        assert ((counts >= expected.floor()) & (counts <= expected.ceil())).all()
+
+
+def test_frequencies_over_many_epochs() -> None:
+    weights = torch.tensor([1.0, 2, 3, 0, 4])
+    counts = Counter(InfiniteSampler(weights, seed=1).batch(0, 5000).tolist())
+    assert [counts[i] / 500 for i in range(5)] == pytest.approx([1, 2, 3, 0, 4], abs=0.15)
+
+
+def test_equal_weights_give_every_face_once_in_each_epoch() -> None:
+    sampler = InfiniteSampler(torch.ones(30), seed=0)
+    first, second = sampler.batch(0, 30), sampler.batch(30, 30)
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(30))
+    assert first.tolist() != second.tolist()
+
+
+def test_all_weights_0_are_refused() -> None:
+    with pytest.raises(DataError, match="the weight 0"):
+        InfiniteSampler(torch.zeros(3), seed=0)
+
+
+def _dataset(ages: torch.Tensor, strata: torch.Tensor) -> DecodedDataset:
+    faces = _faces([0] * len(ages), [1.0] * len(ages), [1.0] * len(ages))
+    faces.ages, faces.strata = ages, strata
+    return faces
+
+
+def test_matched_faces_have_the_same_stratum_and_about_the_target_age() -> None:
+    count = 400
+    strata = torch.arange(count) % 2
+    faces = _dataset(torch.arange(count) / 4.0, strata)  # each stratum has two faces a year
+    torch.manual_seed(0)
+    index, wanted = torch.arange(100), torch.linspace(10, 90, 100)
+    found = MatchedSampler(faces).draw(index, wanted)
+    assert torch.equal(strata[found], strata[index])
+    reach = MatchedSampler.WINDOW * count / 2  # faces
+    assert (faces.ages[found] - wanted).abs().max() <= reach / 2 + 0.5  # years
+    assert len(found.unique()) > 50
+
+
+def test_the_nearest_age_is_taken_where_a_stratum_lacks_the_target_age() -> None:
+    faces = _dataset(torch.tensor([3.0, 40, 50, 5, 60, 4]), torch.tensor([0, 1, 1, 0, 1, 0]))
+    found = MatchedSampler(faces).draw(torch.tensor([0, 3, 1, 2]), torch.tensor([80.0, 0, 80, 0]))
+    assert torch.equal(faces.strata[found], torch.tensor([0, 0, 1, 1]))
+
+
+def test_a_face_is_not_matched_with_itself() -> None:
+    faces = _dataset(torch.full((3,), 30.0), torch.zeros(3, dtype=torch.long))
+    faces.images = torch.tensor([0, 90, 100]).byte()[:, None, None, None].expand(-1, 6, 6, 3)
+    found = MatchedSampler(faces).draw(torch.arange(3), torch.full((3,), 30.0))
+    assert found.tolist() == [1, 2, 1]
+
+
+def test_a_face_alone_in_its_stratum_is_matched_with_itself() -> None:
+    faces = _dataset(torch.tensor([3.0, 40, 50]), torch.tensor([0, 1, 1]))
+    assert MatchedSampler(faces).draw(torch.tensor([0]), torch.tensor([80.0])).tolist() == [0]
+
+
+def test_matched_faces_have_similar_skin() -> None:
+    """Children have lighter skin here; dark-skinned adults are matched with darker children."""
+    count = 2000
+    is_child = torch.arange(count) < count // 2
+    torch.manual_seed(0)
+    light = torch.where(is_child, 170.0, 130.0) + 30 * torch.randn(count)
+    faces = _dataset(torch.where(is_child, 3.0, 40.0), torch.zeros(count, dtype=torch.long))
+    faces.images = light.clamp(0, 255).byte()[:, None, None, None].expand(-1, 16, 16, 3)
+    dark = ((light < 110) & ~is_child).nonzero()[:, 0]
+    found = MatchedSampler(faces).draw(dark, torch.full((len(dark),), 3.0))
+    assert is_child[found].all()
+    assert (light[found] - light[dark]).mean() < 20  # with any child it would be above 60
+    assert len(found.unique()) > 5

@@ -1,0 +1,345 @@
+"""The losses, compared with values computed by hand."""
+
+import math
+
+import pytest
+import torch
+from conftest import TINY
+from torch import Tensor, nn
+
+from faceage.ages import GROUPS, YEARS
+from faceage.models.discriminators import Discriminator
+from faceage.models.generator import FaceAgeModel, ModelConfig, inner_face
+from faceage.models.vgg import VggFeatures
+from faceage.training.losses import (
+    DiscriminatorBatch,
+    LossWeights,
+    PerceptualLoss,
+    SynthesisBatch,
+    age_loss,
+    discriminator_loss,
+    generate,
+    generator_loss,
+    masked_l1,
+)
+
+
+def _batch(count: int = 4, side: int = 32) -> SynthesisBatch:
+    generator = torch.Generator().manual_seed(0)
+    faces = torch.rand(count, 3, side, side, generator=generator) - 0.5
+    return SynthesisBatch(
+        faces=faces,
+        mask=torch.ones(count, 1, side, side),
+        source_age=torch.linspace(5, 65, count),
+        target_age=torch.linspace(65, 5, count),
+        target_group=torch.tensor([8, 7, 5, 1][:count]),
+        wrong_group=torch.tensor([1, 5, 7, 8][:count]),
+        real=faces.flip(0),
+        real_mask=torch.ones(count, 1, side, side),
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> FaceAgeModel:
+    """With a change that does not vanish."""
+    torch.manual_seed(0)
+    model = FaceAgeModel(TINY)
+    for head in (model.decoder.flow, model.decoder.residual):
+        nn.init.normal_(head.weight, std=0.05)
+    return model
+
+
+@pytest.fixture(scope="module")
+def discriminator() -> Discriminator:
+    torch.manual_seed(1)
+    return Discriminator(TINY)
+
+
+# --- age ------------------------------------------------------------------------------------------
+
+
+def _age_loss(logits: Tensor, age: float, group: int, exact: bool) -> float:
+    return age_loss(
+        logits[None], torch.tensor([age]), torch.tensor([group]), torch.tensor([exact])
+    ).item()
+
+
+def test_age_loss_of_uniform_logits() -> None:
+    """log 101 for the years plus log(101 / years in the group) for the group."""
+    even = torch.zeros(YEARS)
+    assert _age_loss(even, 25.0, 5, exact=True) == pytest.approx(math.log(101) + math.log(10.1))
+    assert _age_loss(even, 85.0, 9, exact=True) == pytest.approx(math.log(101) + math.log(101 / 31))
+
+
+def test_age_loss_where_only_the_group_is_known() -> None:
+    even = torch.zeros(YEARS)
+    assert _age_loss(even, 25.0, 5, exact=False) == pytest.approx(math.log(10.1))
+    certain = torch.full((YEARS,), -50.0)
+    certain[21] = 50.0  # anywhere in the group is right
+    assert _age_loss(certain, 24.5, 5, exact=False) == pytest.approx(0, abs=1e-5)
+    assert _age_loss(certain, 24.5, 5, exact=True) > 10
+
+
+def test_age_loss_has_soft_labels() -> None:
+    """At 0 years the deviation is 0.5 years: year 1 has exp(-2) times the weight of year 0."""
+    logits = torch.full((YEARS,), -1e4)
+    logits[:2] = 0.0  # half and half on the years 0 and 1, all in group 0
+    weights = [math.exp(-0.5 * (k / 0.5) ** 2) for k in range(4)]
+    beyond = sum(weights[2:]) / sum(weights)  # the label's weight of the years 2 and 3
+    expected = (1 - beyond) * math.log(2) + beyond * (1e4 + math.log(2))
+    assert _age_loss(logits, 0.0, 0, exact=True) == pytest.approx(expected, rel=1e-4)
+
+
+def test_age_loss_is_least_at_the_label() -> None:
+    years = torch.arange(YEARS, dtype=torch.float32)
+
+    def centred(age: float) -> Tensor:
+        return -0.5 * ((years - age) / (0.5 + 0.06 * 44)) ** 2
+
+    losses = [_age_loss(centred(a), 44.0, 7, exact=True) for a in (34, 41, 44, 47, 54)]
+    assert losses.index(min(losses)) == 2
+
+
+def test_age_loss_is_the_mean_over_the_batch() -> None:
+    ages, groups = torch.tensor([25.0, 24.5]), torch.tensor([5, 5])
+    loss = age_loss(torch.zeros(2, YEARS), ages, groups, torch.tensor([True, False]))
+    assert loss.item() == pytest.approx(math.log(101) / 2 + math.log(10.1))
+
+
+def test_age_loss_of_labels_beyond_the_last_year() -> None:
+    assert math.isfinite(_age_loss(torch.zeros(YEARS), 116.0, 9, exact=True))
+
+
+# --- L1 -------------------------------------------------------------------------------------------
+
+
+def test_masked_l1() -> None:
+    a, b = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    a[0, :, 0, 0] = torch.tensor([0.3, 0.6, 0.9])
+    a[0, :, 1, 1] = 100.0  # not picture
+    mask = torch.tensor([[[[1.0, 1], [0, 0]]]])
+    assert masked_l1(a, b, mask).item() == pytest.approx(1.8 / 6)
+    assert masked_l1(a, b, torch.zeros_like(mask)).item() == 0
+
+
+# --- discriminator --------------------------------------------------------------------------------
+
+
+def _features(batch: SynthesisBatch, aged: Tensor | None = None) -> DiscriminatorBatch:
+    """For discriminators whose features are the faces."""
+    return DiscriminatorBatch(
+        [batch.real],
+        [batch.faces if aged is None else aged],
+        batch.target_group,
+        batch.wrong_group,
+    )
+
+
+class _Linear(nn.Module):
+    """A discriminator whose gradient is known: the sum of w * x, times the group."""
+
+    def __init__(self, w: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w))
+
+    def extract_features(self, faces: Tensor) -> list[Tensor]:
+        return [faces]
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return [self.w * features[0].sum((1, 2, 3))[:, None] * torch.arange(GROUPS)]
+
+
+def test_discriminator_loss_of_constant_outputs() -> None:
+    batch = _batch()
+    loss, terms = discriminator_loss(_Linear(0.0), _features(batch), LossWeights())
+    assert set(terms) == {"real", "fake"}
+    assert terms["real"].item() == terms["fake"].item() == pytest.approx(math.log(2))
+    assert loss.item() == pytest.approx(2 * math.log(2))
+
+
+def test_discriminator_loss_by_hand() -> None:
+    batch = _batch(1)
+    batch.target_group = torch.tensor([1])
+    batch.real, aged = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 32, 32), -0.25)
+    _, terms = discriminator_loss(_Linear(1 / 768), _features(batch, aged), LossWeights())
+    # 3072 values: the outputs are 2 and -1.
+    assert terms["real"].item() == pytest.approx(math.log(1 + math.exp(-2)))
+    assert terms["fake"].item() == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+def test_real_faces_of_a_wrong_age_are_rejected() -> None:
+    batch = _batch(1)
+    batch.target_group, batch.wrong_group = torch.tensor([1]), torch.tensor([2])
+    batch.real = torch.full((1, 3, 32, 32), 0.5)
+    weights, usual = LossWeights(wrong_age=0.5), LossWeights()
+    net, features = _Linear(1 / 768), _features(batch, torch.zeros(1, 3, 32, 32))
+    loss, terms = discriminator_loss(net, features, weights)
+    assert terms["wrong_age"].item() == pytest.approx(math.log(1 + math.exp(4)))  # its output is 4
+    without, _ = discriminator_loss(net, features, usual)
+    assert (loss - without).item() == pytest.approx(0.5 * terms["wrong_age"].item())
+
+
+def test_the_loss_is_the_mean_over_all_outputs() -> None:
+    class _Two(nn.Module):
+        def extract_features(self, faces: Tensor) -> list[Tensor]:
+            return [faces]
+
+        def forward(self, features: list[Tensor]) -> list[Tensor]:
+            return [
+                torch.zeros(len(features[0]), GROUPS),
+                torch.full((len(features[0]), GROUPS), 3.0),
+            ]
+
+    batch = _batch()
+    _, terms = discriminator_loss(_Two(), _features(batch), LossWeights())
+    expected = (math.log(2) + math.log(1 + math.exp(3))) / 2
+    assert terms["fake"].item() == pytest.approx(expected)
+
+
+def test_r1_is_the_squared_gradient_on_real_faces() -> None:
+    batch = _batch(2)
+    batch.target_group = torch.tensor([1, 3])
+    net, weights = _Linear(0.1), LossWeights(r1=2.0)
+    loss, terms = discriminator_loss(net, _features(batch), weights, r1_factor=16)
+    # Each of 3072 values has the gradient 0.1 * group.
+    assert terms["r1"].item() == pytest.approx(3072 * (0.1**2 + 0.3**2) / 2, rel=1e-5)
+    without = terms["real"] + terms["fake"]
+    assert (loss - without).item() == pytest.approx(0.5 * 2 * 16 * terms["r1"].item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss - without, net.w)
+    assert gradient.item() == pytest.approx(
+        16 * 3072 * (2 * 0.1 + 2 * 0.9 * 0.1 * 10) / 2, rel=1e-3
+    )
+
+
+def test_r1_has_gradients_for_the_discriminator(discriminator: Discriminator) -> None:
+    batch = _batch()
+    discriminator.zero_grad()
+    features = [discriminator.extract_features(faces) for faces in (batch.real, batch.faces)]
+    inputs = DiscriminatorBatch(*features, batch.target_group, batch.wrong_group)
+    _, terms = discriminator_loss(discriminator, inputs, LossWeights(), r1_factor=1)
+    terms["r1"].backward()
+    assert discriminator.body[0].weight.grad.abs().sum() > 0
+
+
+def test_padding_of_either_face_is_masked_in_both(
+    model: FaceAgeModel, discriminator: Discriminator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = _batch()
+    batch.mask[..., :8], batch.real_mask[..., 24:] = 0, 0
+    extract, inputs = discriminator.extract_features, []
+
+    def record(faces: Tensor) -> list[Tensor]:
+        inputs.append(faces)
+        return extract(faces)
+
+    monkeypatch.setattr(discriminator, "extract_features", record)
+    generator_loss(model, model, discriminator, batch, LossWeights(), _view)
+    (faces,) = inputs
+    assert not faces[..., :8].any()
+    assert not faces[..., 24:].any()
+    assert faces[..., 8:24].any()
+
+
+# --- generator ------------------------------------------------------------------------------------
+
+
+def test_generate_reconstructs_a_fraction(model: FaceAgeModel) -> None:
+    batch = _batch()
+    aged, reconstruction, size = generate(model.eval(), batch, recon_fraction=0.5)
+    assert aged.shape == (4, 3, 32, 32)
+    assert reconstruction.shape == (2, 3, 32, 32)
+    assert size.ndim == 0
+    assert size > 0
+    own = SynthesisBatch(**{**batch.__dict__, "target_age": batch.source_age})
+    assert torch.allclose(generate(model.eval(), own)[0][:2], reconstruction, atol=1e-4)
+    assert len(generate(model, batch, recon_fraction=0.01)[1]) == 1  # at least one
+
+
+def _terms(model: FaceAgeModel, discriminator: Discriminator, **options: object):
+    return generator_loss(model, model, discriminator, _batch(), age_views=_view, **options)
+
+
+def _view(faces: Tensor) -> Tensor:
+    return inner_face(faces, TINY.classifier_size)
+
+
+def test_the_default_weights_give_the_papers_terms(
+    model: FaceAgeModel, discriminator: Discriminator
+) -> None:
+    perceptual = _SquaredMean()
+    weights = LossWeights()
+    total, terms, aged = _terms(model, discriminator, weights=weights, perceptual=perceptual)
+    assert set(terms) == {"reconstruction", "adversarial", "cycle", "perceptual"}
+    expected = sum(getattr(weights, name) * term.item() for name, term in terms.items())
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+    assert not any(part.requires_grad for part in aged)
+    assert perceptual.calls == 1  # on the reconstruction only
+
+
+class _SquaredMean(nn.Module):
+    calls = 0
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        self.calls += 1
+        return (a - b).square().mean()
+
+
+def test_all_terms(model: FaceAgeModel, discriminator: Discriminator) -> None:
+    weights = LossWeights(2, 3, 0.7, 1, 0.0, target_age=0.5, change=1.5)
+    total, terms, _ = _terms(model, discriminator, weights=weights, recon_fraction=0.5)
+    assert set(terms) == {"reconstruction", "adversarial", "cycle", "target_age", "change"}
+    expected = sum(getattr(weights, name) * term.item() for name, term in terms.items())
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+    model.zero_grad()
+    total.backward()
+    for part in (model.encoder.stem[0], model.decoder.flow, model.age_feature_cnn.embedding.table):
+        assert part.weight.grad.abs().sum() > 0
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_without_a_change_the_reconstruction_is_exact(discriminator: Discriminator) -> None:
+    torch.manual_seed(0)
+    _, terms, aged = _terms(FaceAgeModel(TINY), discriminator, weights=LossWeights(change=1))
+    for name in ("reconstruction", "cycle", "change"):
+        assert terms[name].item() == pytest.approx(0, abs=1e-5)
+    batch = _batch()
+    (expected,) = discriminator.extract_features(batch.faces * batch.shared_mask)
+    assert torch.allclose(aged[0], expected, atol=1e-5)
+
+
+def test_the_target_age_loss_has_no_gradients_for_classifiers(
+    model: FaceAgeModel, discriminator: Discriminator
+) -> None:
+    torch.manual_seed(2)
+    ema = FaceAgeModel(TINY).eval().requires_grad_(False)
+    weights = LossWeights(target_age=1)
+    _, terms, _ = generator_loss(model, ema, discriminator, _batch(), weights, _view)
+    model.zero_grad()
+    terms["target_age"].backward()
+    assert model.decoder.residual.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in ema.parameters())
+    assert all(p.grad is None for p in model.classifier.parameters())
+
+
+def test_losses_of_the_baseline(discriminator: Discriminator) -> None:
+    torch.manual_seed(0)
+    model = FaceAgeModel(ModelConfig(**{**TINY.__dict__, "decomposition": False}))
+    nn.init.normal_(model.decoder.residual.weight, std=0.05)
+    _, terms, _ = _terms(model, discriminator, weights=LossWeights(), recon_fraction=0.5)
+    assert set(terms) == {"reconstruction", "adversarial", "cycle"}
+
+
+# --- perceptual -----------------------------------------------------------------------------------
+
+
+def test_perceptual_loss(vgg: dict[str, Tensor]) -> None:
+    loss = PerceptualLoss(VggFeatures(vgg))
+    generator = torch.Generator().manual_seed(0)
+    a = (torch.rand(1, 3, 16, 16, generator=generator) * 2 - 1).requires_grad_()
+    b = torch.rand(1, 3, 16, 16, generator=generator) * 2 - 1
+    assert loss(a, a).item() == 0
+    near, far = loss(a, a + 0.1 * (b - a)), loss(a, b)
+    assert 0 < near < far
+    far.backward()
+    assert a.grad.abs().sum() > 0

@@ -1,0 +1,616 @@
+"""The real training loop, on pictures of noise and a tiny model."""
+
+import hashlib
+import json
+import math
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from noise_dataset import write_noise
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from faceage.checkpoints import load_state, load_weights, save_state, save_weights
+from faceage.data.sampling import MatchedSampler
+from faceage.distributed import Processes
+from faceage.errors import ConfigError, DataError, WeightsError
+from faceage.models.generator import FaceAgeModel
+from faceage.training import trainer as training
+from faceage.training.config import TrainConfig, make_config
+from faceage.training.logging import Progress
+from faceage.training.losses import DiscriminatorBatch, LossWeights, discriminator_loss
+from faceage.training.trainer import Trainer, train
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(training, "CALIBRATION_BATCHES", 1)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tensors this small do not gain from a second thread
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_noise(tmp_path_factory.mktemp("noise"))
+
+
+@pytest.fixture
+def make(data: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """`make("run", images=24)`: two steps of warm-up, then synthesis, 8 images each."""
+
+    def config(out: str = "run", **changes: object) -> TrainConfig:
+        usual = TrainConfig(
+            data=str(data),
+            out=tmp_path / out,
+            recipe="test",
+            model=TINY,
+            losses=LossWeights(perceptual=0, target_age=0.5, change=1),
+            images=32,
+            warmup_images=16,
+            warmup_batch=8,
+            batch_size=8,
+            lr=1e-3,
+            lr_discriminator=1e-3,
+            lr_encoder=0.2,
+            ema_images=100,
+            recon_fraction=0.5,
+            sharpness=0.5,
+            diff_augment=True,
+            r1_interval=2,
+        )
+        return replace(usual, **changes)  # type: ignore[arg-type]
+
+    return config
+
+
+def _baseline(make: Callable[..., TrainConfig], out: str = "run", **changes: object) -> TrainConfig:
+    model = replace(TINY, decomposition=False)
+    usual = dict(model=model, losses=LossWeights(perceptual=0), warmup_images=0, images=16)
+    return make(out, **(usual | changes))
+
+
+def _assert_same(a: object, b: object, where: str = "state") -> None:
+    """Equal bit by bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            _assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            _assert_same(x, y, f"{where}.{index}")
+    elif isinstance(a, Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def _state(config: TrainConfig) -> dict:
+    state = load_state(config.out / "state.pt")
+    del state["config"]  # contains the run directory's path
+    return state
+
+
+def _stats(config: TrainConfig) -> list[dict]:
+    lines = (config.out / "stats.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+# --- results of a run -----------------------------------------------------------------------------
+
+
+def test_a_run(make: Callable[..., TrainConfig], data: Path) -> None:
+    config = make()
+    path = train(config, "cpu")
+    assert path == config.out / "weights.safetensors"
+    left = {p.relative_to(config.out).as_posix() for p in config.out.rglob("*")}
+    assert left >= {"weights.safetensors", "state.pt", "stats.jsonl", "samples/000000032.png"}
+    assert not [name for name in left if name.endswith(".tmp")]
+
+    model, metadata = load_weights(path)
+    assert model.config == TINY
+    assert metadata["images_seen"] == "32"
+    assert metadata["recipe"] == "test"
+    assert metadata["data"] == f"{data.name}: 15 faces"
+    assert metadata["licence"] == "unknown: set by whoever trained these weights"
+    assert "initial_weights" not in metadata
+    assert set(json.loads(metadata["figures"])) == {"val/accuracy", "val/one_off", "val/mae"}
+    options = json.loads(metadata["training"])
+    assert options["losses"]["target_age"] == 0.5
+    assert str(data) not in json.dumps(metadata)  # no paths in weights
+    assert str(config.out) not in json.dumps(metadata)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+    with Image.open(config.out / "samples" / "000000032.png") as sheet:
+        assert sheet.width > sheet.height > 200  # eight columns, five faces
+
+    state = _state(config)
+    assert state["images_seen"] == 32
+    losses = {k: v for line in _stats(config) for k, v in line.items() if k.startswith("loss/")}
+    assert {"loss/G/age", "loss/G/reconstruction", "loss/G/adversarial", "loss/G/cycle"} <= set(
+        losses
+    )
+    assert {"loss/G/target_age", "loss/G/change", "loss/D/real", "loss/D/r1"} <= set(losses)
+    assert all(math.isfinite(value) for value in losses.values())
+
+
+def test_a_run_trains_every_part(make: Callable[..., TrainConfig]) -> None:
+    config = make()
+    torch.manual_seed(config.seed)
+    initial = FaceAgeModel(TINY).state_dict()
+    train(config, "cpu")
+    state = _state(config)
+    for name in (
+        "encoder.stem.0.weight",
+        "decomposition.spatial.weight",
+        "classifier.head.weight",
+        "decoder.residual.weight",
+        "decoder.flow.weight",
+        "age_feature_cnn.embedding.table.weight",
+    ):
+        assert not torch.equal(state["model"][name], initial[name]), name
+        assert not torch.equal(state["ema"][name], initial[name]), name
+        assert not torch.equal(state["ema"][name], state["model"][name]), name
+
+
+def test_the_warm_up_does_not_train_the_decoder(make: Callable[..., TrainConfig]) -> None:
+    config = make(images=16)
+    torch.manual_seed(config.seed)
+    initial = FaceAgeModel(TINY).state_dict()
+    train(config, "cpu")
+    state = _state(config)
+    for name, value in initial.items():
+        if name.split(".")[0] in ("decoder", "age_feature_cnn"):
+            assert torch.equal(state["model"][name], value), name
+    _assert_same(state["model"], state["ema"])  # the synthesis continues from the EMA weights
+    assert not torch.equal(
+        state["model"]["classifier.head.weight"], initial["classifier.head.weight"]
+    )
+
+
+def test_batch_statistics_of_the_warm_up_are_kept(make: Callable[..., TrainConfig]) -> None:
+    train(make("warmup", images=16), "cpu")
+    train(make("longer"), "cpu")
+    warmup, longer = _state(make("warmup"))["model"], _state(make("longer"))["model"]
+    kept = [n for n in warmup if "running" in n and not n.startswith("age_feature_cnn")]
+    assert kept
+    for name in kept:
+        assert torch.equal(warmup[name], longer[name]), name
+    changed = [n for n in warmup if "running" in n and n.startswith("age_feature_cnn")]
+    assert all(not torch.equal(warmup[n], longer[n]) for n in changed)
+
+
+def test_the_same_seed_gives_the_same_run(make: Callable[..., TrainConfig]) -> None:
+    for out in ("a", "b"):
+        train(make(out, images=24), "cpu")
+    _assert_same(_state(make("a")), _state(make("b")))
+    train(make("c", images=24, seed=1), "cpu")
+    name = "encoder.stem.0.weight"
+    assert not torch.equal(_state(make("a"))["model"][name], _state(make("c"))["model"][name])
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warmup_images", [0, 16, 24, 48], ids=lambda n: f"warmup{n}")
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    make: Callable[..., TrainConfig], warmup_images: int
+) -> None:
+    """Interrupted in the synthesis, one step after the warm-up, at its end, or inside it."""
+    losses = LossWeights(perceptual=0, target_age=0.5 if warmup_images else 0, change=1)
+    options = dict(warmup_images=warmup_images, losses=losses)
+    train(make("whole", images=48, **options), "cpu")
+    train(make("parts", images=24, **options), "cpu")
+    torch.manual_seed(99)  # random numbers drawn in between have no effect
+    train(make("parts", images=48, **options), "cpu")
+    assert _state(make("parts"))["images_seen"] == 48
+    _assert_same(_state(make("whole")), _state(make("parts")))
+    whole, parts = (
+        load_weights(make(n).out / "weights.safetensors")[0] for n in ("whole", "parts")
+    )
+    _assert_same(dict(whole.state_dict()), dict(parts.state_dict()))
+
+
+def test_the_shipped_recipe_resumes_exactly(
+    data: Path, tmp_path: Path, vgg: dict[str, Tensor]
+) -> None:
+    """The recipe `compact` with a tiny model, interrupted with two batches in the replay buffer."""
+    save_file(vgg, tmp_path / "vgg.safetensors")
+    small = [f"model.{name}={str(value).lower()}" for name, value in asdict(TINY).items()]
+
+    def run(out: str, images: int) -> TrainConfig:
+        lengths = ["warmup_images=16", "warmup_batch=8", "batch_size=8", f"images={images}"]
+        config = make_config(
+            "compact", str(data), tmp_path / out, small + lengths, vgg=tmp_path / "vgg.safetensors"
+        )
+        assert config.projected
+        assert config.age_features
+        assert config.discriminator_updates == 3
+        train(config, "cpu")
+        return config
+
+    whole = _state(run("whole", images=56))
+    run("parts", images=32)
+    assert len(_state(run("parts", images=32))["replay_buffer"]) == 2
+    parts = _state(run("parts", images=56))
+    assert len(parts["replay_buffer"]) == 5
+    _assert_same(whole, parts)
+
+
+def test_saving_does_not_change_the_run(make: Callable[..., TrainConfig]) -> None:
+    train(make("rarely", images=24), "cpu")
+    train(make("always", images=24, save_minutes=0), "cpu")
+    _assert_same(_state(make("rarely")), _state(make("always")))
+    samples = sorted(p.name for p in (make("always").out / "samples").iterdir())
+    assert samples == [f"{n:09d}.png" for n in (8, 16, 24)]
+
+
+def test_a_finished_run_is_only_exported_again(make: Callable[..., TrainConfig]) -> None:
+    train(make(), "cpu")
+    before = _state(make())
+    (make().out / "weights.safetensors").unlink()
+    train(make(), "cpu")
+    _assert_same(_state(make()), before)
+    load_weights(make().out / "weights.safetensors")
+
+
+def test_other_options_are_refused(make: Callable[..., TrainConfig]) -> None:
+    config = make(images=8)
+    train(config, "cpu")
+    before = config.out.joinpath("state.pt").read_bytes()
+    with pytest.raises(ConfigError, match=r"other values of losses, lr\b"):
+        train(make(images=16, lr=0.5, losses=LossWeights(perceptual=0)), "cpu")
+    with pytest.raises(ConfigError, match="other values of model"):
+        train(make(images=16, model=replace(TINY, width=32)), "cpu")
+    assert config.out.joinpath("state.pt").read_bytes() == before
+
+
+def test_a_damaged_state_is_refused(make: Callable[..., TrainConfig]) -> None:
+    config = make(images=8)
+    train(config, "cpu")
+    path = config.out / "state.pt"
+    state = load_state(path)
+    state["model"].pop("encoder.stem.0.weight")
+    save_state(path, state)
+    with pytest.raises(WeightsError, match="another version") as caught:
+        train(config, "cpu")
+    assert "\n" not in str(caught.value)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="not a readable training state"):
+        train(config, "cpu")
+
+
+# --- refused before anything is written -----------------------------------------------------------
+
+
+def test_contradictions_are_refused(make: Callable[..., TrainConfig]) -> None:
+    with pytest.raises(ConfigError, match="Invalid options"):
+        train(make(recon_fraction=0), "cpu")
+    assert not make().out.exists()
+
+
+def test_missing_data_is_refused(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone"):
+        train(make(data=str(tmp_path / "gone")), "cpu")
+    assert not make().out.exists()
+
+
+def test_a_run_can_start_from_weights(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    model = FaceAgeModel(TINY)
+    path = save_weights(tmp_path / "first.safetensors", model, {"licence": "theirs"})
+    config = make(weights=path, warmup_images=0, images=8, licence="ours")
+    trainer = Trainer(config, ALONE)
+    value = model.state_dict()["encoder.stem.0.weight"].half().float()
+    assert torch.equal(trainer.model.state_dict()["encoder.stem.0.weight"], value)
+    assert all(p.requires_grad for p in trainer.model.parameters())
+    with pytest.raises(ConfigError, match="another architecture"):
+        Trainer(make(weights=path, model=replace(TINY, width=32)), ALONE)
+
+    stated = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "licence": "theirs"}
+    train(config, "cpu")
+    path.unlink()  # not needed for resuming
+    _, metadata = load_weights(train(replace(config, images=16), "cpu"))
+    assert json.loads(metadata["initial_weights"]) == stated
+    assert metadata["licence"] == "ours"
+    assert str(tmp_path) not in json.dumps(metadata)
+    with pytest.raises(ConfigError, match=r"other values of .*weights"):
+        train(replace(config, weights=None, losses=LossWeights(perceptual=0)), "cpu")
+
+
+def test_a_vgg_file_that_is_none(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = make(losses=LossWeights(perceptual=1), vgg=tmp_path / "gone.pth")
+    with pytest.raises(WeightsError, match=r"gone\.pth"):
+        train(config, "cpu")
+
+
+# --- variants -------------------------------------------------------------------------------------
+
+
+def test_the_baseline_trains(make: Callable[..., TrainConfig]) -> None:
+    """RAGAN: no decomposition, no classifier, conditioned on the source age."""
+    config = _baseline(make)
+    model, metadata = load_weights(train(config, "cpu"))
+    assert not hasattr(model, "classifier")
+    assert json.loads(metadata["figures"]) == {}
+    losses = {k: v for line in _stats(config) for k, v in line.items() if k.startswith("loss/")}
+    assert "loss/G/age" not in losses
+    assert all(math.isfinite(value) for value in losses.values())
+    assert (config.out / "samples" / "000000016.png").is_file()
+
+
+def test_without_a_val_set_the_training_set_is_monitored(
+    make: Callable[..., TrainConfig], data: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "groups"
+    root.mkdir()
+    (root / "0.png").write_bytes((data / "0.png").read_bytes())
+    (root / "faces.csv").write_text("file,age_group,set\n0.png,0-2,train\n")
+    _, metadata = load_weights(train(make(data=str(root), images=8), "cpu"))
+    assert set(json.loads(metadata["figures"])) == {"val/accuracy", "val/one_off"}  # no years known
+
+
+def test_target_ages_cover_all_ages_and_have_real_faces(
+    make: Callable[..., TrainConfig],
+) -> None:
+    trainer = Trainer(make(), ALONE)
+    index = torch.arange(12)
+    trainer.faces.strata[:] = torch.tensor([0, 1, 2]).repeat(5)[: len(trainer.faces)]
+    trainer.matched_sampler = MatchedSampler(trainer.faces)
+    targets = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        step = trainer._prepare(index)
+        assert torch.equal(step.source_age, trainer.faces.ages[index])
+        assert (step.wrong_group != step.target_group).all()
+        assert step.faces.shape == step.real.shape == (12, 3, 32, 32)
+        assert step.mask.shape == step.real_mask.shape == (12, 1, 32, 32)
+        for i in range(12):
+            here = trainer.faces.strata == trainer.faces.strata[i]
+            known = trainer.faces.ages[here].tolist()
+            assert step.target_age[i].item() in known
+        targets += step.target_age.tolist()
+    assert min(targets) < 10
+    assert max(targets) > 65
+    assert len(set(targets)) > 8
+
+
+def test_the_ema_has_its_half_life(make: Callable[..., TrainConfig]) -> None:
+    trainer = Trainer(make(ema_images=100), ALONE)
+    trainer.images_seen = 1000
+    with torch.no_grad():
+        for average, value in zip(
+            trainer.ema.parameters(), trainer.model.parameters(), strict=True
+        ):
+            average.zero_()
+            value.fill_(1.0)
+    trainer._update_ema(100)
+    assert next(trainer.ema.parameters()).unique().item() == pytest.approx(0.5)
+    trainer._update_ema(100)
+    assert next(trainer.ema.parameters()).unique().item() == pytest.approx(0.75)
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+
+class _Board:
+    """A replacement for TensorBoard's SummaryWriter."""
+
+    made: list["_Board"] = []  # noqa: RUF012
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.scalars, self.closed = out, {}, False
+        _Board.made.append(self)
+
+    def add_scalar(self, name: str, value: float, images_seen: int) -> None:
+        self.scalars[name, images_seen] = value
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_tensorboard_if_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    _Board.made.clear()
+    module = types.SimpleNamespace(SummaryWriter=_Board) if installed else None
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    out = tmp_path / "run"
+    with Progress(100, out) as progress:
+        assert not out.exists()  # no files before the first record
+        progress.update(8, {"G/age": torch.tensor(2.0), "D/real": torch.tensor(1.0)})
+        progress.update(16, {"G/age": torch.tensor(4.0)})
+        progress.record(16, {"val/mae": 5.0})
+    lines = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
+    assert [line["images_seen"] for line in lines] == [16, 16]
+    assert lines[0]["val/mae"] == 5
+    assert lines[1]["loss/G/age"] == 3  # the mean of the steps
+    assert lines[1]["loss/D/real"] == 1
+    assert len(_Board.made) == installed
+    if installed:
+        (board,) = _Board.made
+        assert board.out == out
+        assert board.closed
+        assert board.scalars["val/mae", 16] == 5
+        assert board.scalars["loss/G/age", 16] == 3
+
+
+def test_losses_are_recorded_every_twenty_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("faceage.training.logging.time.monotonic", lambda: clock[0])
+    with Progress(100, tmp_path) as progress:
+        for images_seen in (8, 16, 24, 32):
+            progress.update(images_seen, {"G/age": torch.tensor(float(images_seen))})
+            clock[0] += 10
+    first, second = (json.loads(s) for s in (tmp_path / "stats.jsonl").read_text().splitlines())
+    assert (first["images_seen"], first["loss/G/age"]) == (24, 16.0)
+    assert first["images_per_second"] == pytest.approx(16 / 20)
+    assert (second["images_seen"], second["loss/G/age"]) == (32, 32.0)
+
+
+def test_only_the_first_process_records(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with Progress(100, None) as progress:
+        progress.update(8, {"G/age": torch.tensor(2.0)})
+        progress.record(8, {"val/mae": 5.0})
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_goes_to_stderr(
+    make: Callable[..., TrainConfig], capsys: pytest.CaptureFixture
+) -> None:
+    train(make(images=8), "cpu")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "val/mae" in captured.err
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def test_every_process_has_its_own_part_of_the_batch(make: Callable[..., TrainConfig]) -> None:
+    trainer = Trainer(make(), ALONE)
+    whole = trainer._draw(trainer.sampler, 16, 8)
+    trainer.processes = Processes(1, 2, ALONE.device)
+    assert torch.equal(trainer._draw(trainer.sampler, 16, 4), whole[4:])
+
+
+def test_the_exported_model_has_no_synchronised_batch_norm(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process alone runs it: a synchronised batch norm would wait forever."""
+    monkeypatch.setattr(nn.Module, "to", lambda self, *_, **__: self)
+    several = Processes(0, 2, torch.device("cuda"))
+    monkeypatch.setattr(Trainer, "_decode", lambda self, dataset, side: _NO_FACES)
+    trainer = Trainer(make(), several)
+    types_of = [{type(m) for m in net.modules()} for net in (trainer.model, trainer.ema)]
+    assert nn.SyncBatchNorm in types_of[0]
+    assert nn.BatchNorm2d not in types_of[0]
+    assert nn.SyncBatchNorm not in types_of[1]
+    assert list(trainer.model.state_dict()) == list(trainer.ema.state_dict())
+
+
+_NO_FACES = types.SimpleNamespace(
+    ages=torch.zeros(1),
+    groups=torch.zeros(1, dtype=torch.long),
+    images=torch.zeros(1, 8, 8, 3, dtype=torch.uint8),
+    strata=torch.zeros(1, dtype=torch.long),
+    weights=torch.ones(1),
+    sharp=torch.ones(1),
+)
+
+
+# --- options of the synthesis ---------------------------------------------------------------------
+
+
+def test_a_run_with_the_projected_discriminator(
+    make: Callable[..., TrainConfig], vgg: dict[str, Tensor], tmp_path: Path
+) -> None:
+    save_file(vgg, tmp_path / "vgg.safetensors")
+    losses = LossWeights(perceptual=0.1, target_age=0.5, change=1, r1=0, wrong_age=0.5)
+    features = dict(projected=True, age_features=True, vgg=tmp_path / "vgg.safetensors")
+    config = make(losses=losses, **features)
+    train(config, "cpu")
+    last = _stats(config)[-1]
+    assert {"loss/D/wrong_age", "loss/G/perceptual"} <= last.keys()
+    assert "loss/D/r1" not in last
+    heads = {key.rpartition(".")[0] for key in _state(config)["discriminator"]}
+    assert all(name.startswith("heads.") for name in heads)
+    assert len({name.split(".")[1] for name in heads}) == 5
+
+
+def test_the_discriminator_is_updated_on_the_replay_buffer(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(make(discriminator_updates=3, warmup_images=8), ALONE)
+    places: list[int] = []
+
+    def loss(discriminator: nn.Module, batch: DiscriminatorBatch, *rest: object) -> object:
+        stored = [id(b.group) for b in trainer.replay_buffer]
+        places.append(stored.index(id(batch.group)))
+        return discriminator_loss(discriminator, batch, *rest)
+
+    monkeypatch.setattr(training, "discriminator_loss", loss)
+    for step in range(12):
+        trainer.images_seen = 8 * (step + 1)
+        trainer._seed()
+        trainer._step()
+    assert places[::3] == list(range(12))  # first the new batch
+    others = [place for i, place in enumerate(places) if i % 3]
+    assert len(set(others)) > 4
+    assert all(place <= i // 2 for i, place in enumerate(others))
+    assert not trainer.replay_buffer[0].aged[0].requires_grad
+
+
+@pytest.mark.parametrize(("updates", "batches"), [(1, 1), (2, 5)])
+def test_the_replay_buffers_capacity_is_in_faces(
+    make: Callable[..., TrainConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    updates: int,
+    batches: int,
+) -> None:
+    monkeypatch.setattr(training, "REPLAY_FACES", 40)
+    trainer = Trainer(make(discriminator_updates=updates, batch_size=8), ALONE)
+    assert trainer.replay_buffer.maxlen == batches
+
+
+def test_padding_of_either_face_is_masked_in_both(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, inputs = Trainer(make(diff_augment=False, warmup_images=8), ALONE), []
+    trainer.images_seen = 8
+    discriminator, extract = trainer.discriminator, trainer.discriminator.extract_features
+    monkeypatch.setattr(discriminator, "extract_features", lambda x: inputs.append(x) or extract(x))
+    prepare, batches = trainer._prepare, []
+    monkeypatch.setattr(trainer, "_prepare", lambda i: batches.append(prepare(i)) or batches[-1])
+    trainer._step()
+    assert len(inputs) == 2  # aged and real
+    masked = (batches[0].shared_mask == 0).expand(-1, 3, -1, -1)
+    assert masked.any()
+    for faces in inputs:
+        assert not faces[masked].any()
+        assert faces[~masked].all()
+
+
+def test_more_updates_change_the_discriminator_more(
+    make: Callable[..., TrainConfig],
+) -> None:
+    def change(updates: int) -> float:
+        trainer = Trainer(make(discriminator_updates=updates, warmup_images=8), ALONE)
+        trainer.images_seen = 8
+        before = [p.detach().clone() for p in trainer.discriminator.parameters()]
+        trainer._seed()
+        trainer._step()
+        after = trainer.discriminator.parameters()
+        return sum((a - b).abs().sum().item() for a, b in zip(after, before, strict=True))
+
+    assert change(3) > 1.5 * change(1)
+
+
+def test_lr_encoder_0_freezes_the_warm_ups_parts(make: Callable[..., TrainConfig]) -> None:
+    short, longer = make("short", images=16), make("longer", lr_encoder=0.0)
+    train(short, "cpu")
+    train(longer, "cpu")
+    before, after = _state(short)["model"], _state(longer)["model"]
+    for part in ("encoder.", "decomposition.", "classifier."):
+        names = [name for name in before if name.startswith(part)]
+        assert names
+        assert all(torch.equal(before[name], after[name]) for name in names)
+    assert not torch.equal(before["decoder.residual.weight"], after["decoder.residual.weight"])
