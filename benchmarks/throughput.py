@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faceage import distributed
 from faceage.training.config import make_config
-from faceage.training.trainer import Trainer
+from faceage.training.trainer import make_trainer
 
 STEPS = 8
 
@@ -55,25 +55,27 @@ def measure_convolution_rate(device: torch.device) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--data", "--vgg"):
-        parser.add_argument(name, required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--vgg")
     parser.add_argument("--recipe", default="compact")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as out:
         config = make_config(given.recipe, given.data, out, vgg=given.vgg)
-        trainer = Trainer(config, distributed.start(given.device))
+        trainer = make_trainer(config, distributed.start(given.device))
         rate = measure_convolution_rate(trainer.device)
         print(f"the machine's bf16 convolutions: {rate / 1e9:.0f} GFLOP/s")
-        for name, step, batch in (
-            ("warm-up", trainer._warmup_step, config.warmup_batch),
-            ("synthesis", trainer._step, config.batch_size),
-        ):
-            trainer.images_seen = 0 if name == "warm-up" else config.warmup_images
+        for name, images_seen in (("warm-up", 0), ("synthesis", config.warmup_images)):
+            if name == "warm-up" and not config.warmup_images:
+                continue
+            trainer.state.images_seen = images_seen
+            batches = trainer.batches()
             with FlopCounterMode(display=False) as counter:
-                step()
-            flops = counter.get_total_flops() / batch
-            speed = batch / measure_seconds(step, trainer.device, STEPS)
+                plan, images = next(batches)
+                trainer.step(plan, images)
+            flops = counter.get_total_flops() / plan.images
+            seconds = measure_seconds(lambda: trainer.step(*next(batches)), trainer.device, STEPS)  # noqa: B023
+            speed = plan.images / seconds
             print(
                 f"{name}: {speed:.1f} images/s, {flops / 1e9:.1f} GFLOP an image, "
                 f"{speed * flops / rate:.0%} of that rate"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stand_ins
 import torch
 from processes import TWO, run_python
 from stand_ins import LANDMARKS, make_dataset
@@ -149,20 +150,27 @@ def test_start_on_a_device_that_is_not_there() -> None:
 # --- two real processes ---------------------------------------------------------------------------
 
 EVALUATION = """
-import json, sys
+import sys
+from dataclasses import replace
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from faceage.evaluation import measure
+sys.path[:0] = {folders!r}
 from faceage.distributed import is_first
-from faceage.evaluation.run import Judges, Options, evaluate
-from processes import TWO, run_python
-from stand_ins import AngleJudge, BrightnessJudge, LevelJudge
+from faceage.evaluation import measure
+from faceage.evaluation.evaluators import Evaluators
+from faceage.evaluation.run import Options, evaluate
+from stand_ins import AngleEvaluator, BrightnessEvaluator, LevelEvaluator
 measure.BATCH = 2
-judges = Judges(BrightnessJudge(), AngleJudge(), LevelJudge())
-options = Options(targets=[5, 70], limit=5, people=2, out=Path({out!r}), force=True)
-report = evaluate({data!r}, [{weights!r}], None, judges, options, "cpu")
+evaluators = Evaluators(
+    age=BrightnessEvaluator(), identity=AngleEvaluator(), perceptual=LevelEvaluator()
+)
+options = Options(
+    {data!r}, [{weights!r}], targets=[5, 70], limit=5, people=2, out=Path({out!r}), force=True,
+    device="cpu",
+)
+report = evaluate(options, evaluators)
 name = "first" if is_first() else "second"
-Path({out!r}, name).write_text(json.dumps(report["models"][0]["bands"]))
+figures = replace(report.methods[0], sheets={{}})  # only the first process draws
+Path({out!r}, name).write_text(repr(figures))
 """
 
 
@@ -170,19 +178,17 @@ def test_two_processes_measure_what_one_does(tmp_path: Path, tiny_weights: Path)
     shades = np.random.default_rng(0).integers(0, 250, (7, 256, 256, 3)).astype(np.uint8)
     ages = [3, 9, 17, 25, 45, 60, 75]
     data = make_dataset(tmp_path / "data", list(shades), ages, landmarks=LANDMARKS)
+    folders = [str(Path(__file__).parent), str(Path(stand_ins.__file__).parent)]
     for name, how in (("alone", ()), ("both", TWO)):
         script, out = tmp_path / f"{name}.py", tmp_path / name
         script.write_text(
             EVALUATION.format(
-                tests=str(Path(__file__).parent),
-                data=str(data),
-                weights=str(tiny_weights),
-                out=str(out),
+                folders=folders, data=str(data), weights=str(tiny_weights), out=str(out)
             )
         )
         run_python(*how, script)
     alone, both = (tmp_path / name for name in ("alone", "both"))
     for name in ("report.json", "report.md", "report.html", "sheet-tiny-random.jpg"):
         assert (both / name).read_bytes() == (alone / name).read_bytes()
-    assert json.loads((both / "report.json").read_text())["models"][0]["cycle"]["l1"]["count"] == 5
+    assert json.loads((both / "report.json").read_text())["faces"] == 7
     assert (both / "first").read_text() == (both / "second").read_text()

@@ -96,6 +96,23 @@ def test_images_seen_are_within_the_length_of_the_training(metadata: dict[str, s
     assert int(metadata["images_seen"]) <= json.loads(metadata["training"])["images"]
 
 
+# --- distilled-128 --------------------------------------------------------------------------------
+
+
+def test_the_second_model_states_its_figures_and_licence(card: str, astronaut: Path) -> None:
+    path = hub.find("distilled-128")
+    assert {check.path.name: check.problem for check in hub.verify()}[path.name] == ""
+    found = hub.read_metadata(path)
+    assert "non-commercial research" in found["licence"]
+    figures = json.loads(found["figures"])
+    section = card.partition("## distilled-128")[2]
+    assert f"accuracy {100 * figures['val/accuracy']:.1f} %" in section
+    assert f"MAE {figures['val/mae']:.2f} years" in section
+    assert int(found["images_seen"]) <= json.loads(found["training"])["images"]
+    (prediction,) = faceage.load("distilled-128", device="cpu").predict(astronaut)
+    assert 25 < prediction.age < 50
+
+
 # --- results --------------------------------------------------------------------------------------
 
 

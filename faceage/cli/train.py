@@ -52,7 +52,7 @@ def train(
         return
 
     from faceage import distributed
-    from faceage.training.trainer import TrainingInterrupted
+    from faceage.training.interruption import TrainingInterrupted
     from faceage.training.trainer import train as run
 
     try:

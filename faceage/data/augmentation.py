@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faceage.imaging.conversion import to_tensor
 from faceage.models.generator import INNER_LEFT, INNER_SIDE, INNER_TOP
 
 
@@ -127,8 +128,7 @@ def _inner_grid(
 
 
 def _resample(images: Tensor, grid: Tensor) -> Tensor:  # N,R,R,3 uint8 -> N,3,S,S in [-1, 1]
-    faces = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-    return F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
+    return F.grid_sample(to_tensor(images), grid, padding_mode="reflection", align_corners=False)
 
 
 def _inside(grid: Tensor, valid: Tensor) -> Tensor:  # N,S,S,2 and N,4 -> N,1,S,S

@@ -1,47 +1,36 @@
-"""Datasets of labelled FFHQ crops: three layouts, recognised by the content of the folder.
+"""Datasets of labelled FFHQ crops, and their pictures decoded into memory.
 
-- A csv with the columns `file` and `age` or `age_group`; optional `set` (train|val|test), `person`,
-  `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: the picture without its padding), `sharp`,
-  `gender`, `source`, `landmarks` ("x y" of both eyes, nose and both corners of the mouth, px of a
-  256 px crop, image-left ones first), `zip`. Pictures lie in the folder or in zips beside the csv.
-- FFHQ-Aging: its csv, and its pictures as `00000/00000.png` or `00000.png`.
-- UTKFace: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
-
-Held-out pictures are split in two by a hash of the person (of the file name where the person is
-unknown): `val`, for choices, and `test`, for reported figures. A `set` column that has `test` rows
-is used unchanged.
+Files are not trusted: pictures must be regular files or zip members of limited size in one of
+`FORMATS`, and of limited resolution.
 """
 
-import csv
-import hashlib
 import io
-import math
 import os
-import re
+import stat
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from faceage.ages import GROUPS, group_of, group_range, parse_group
-from faceage.errors import AgeError, DataError
+from faceage.ages import GROUPS, group_range
+from faceage.data.layouts import WHOLE as WHOLE
+from faceage.data.layouts import Sample, read_samples
+from faceage.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-MAX_LABEL = 130  # years; UTKFace has labels up to 116
-WHOLE = (0.0, 0.0, 1.0, 1.0)
-HELD_OUT = 0.1  # fraction of the people, where a dataset names no split
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+MAX_BYTES = 1 << 26  # of a picture's file; FFHQ's largest crops have 2 MB
+MAX_PIXELS = 1 << 26  # of a picture: 8192 x 8192
 
-# What Pillow and zipfile raise for damaged, encrypted or oversized files.
+# Raised by Pillow and zipfile for damaged, encrypted or oversized files.
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -52,39 +41,6 @@ _UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-
-_UTK_NAME = re.compile(r"(\d{1,3})_([01])_.*", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled picture.
-
-    Attributes:
-        file: path inside the dataset.
-        group: age group 0-9.
-        age: years, or None where only the group is known.
-        weight: sampling frequency relative to others of its group.
-        valid: (x0, y0, x1, y1) as fractions of the side: the picture without its padding.
-        sharp: Laplacian variance of the face, or None.
-        gender: "M", "F" or "".
-        source: the collection that the picture comes from, or "".
-        zip: the archive beside the csv that contains the file, or "".
-        landmarks: x and y of the five landmarks in turn, px of a 256 px crop; () if unknown.
-        estimated: the label is itself an estimate (`label` is "estimated").
-    """
-
-    file: str
-    group: int
-    age: float | None = None
-    weight: float = 1.0
-    valid: tuple[float, float, float, float] = WHOLE
-    sharp: float | None = None
-    gender: str = ""
-    source: str = ""
-    zip: str = ""
-    landmarks: tuple[float, ...] = ()
-    estimated: bool = False
 
 
 class Dataset:
@@ -98,23 +54,25 @@ class Dataset:
             raise DataError(
                 f"No labelled pictures in {root}.", "Check the folder and the column set."
             )
-        self._local = threading.local()  # an open zip must not be shared between threads
+        # Open zips, which processes and threads must not share.
+        self._archives: dict[tuple[int, int, str], zipfile.ZipFile] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_archives": {}}
+
     def read(self, sample: Sample) -> Image.Image:
-        """The picture of a sample, RGB.
+        """The picture of a sample, RGB. Zips stay open until `close`.
 
         Raises:
-            DataError: the file is missing or damaged.
+            DataError: the file is missing, damaged, too large, or no picture.
         """
         try:
-            if sample.zip:
-                data = self._archive(sample.zip).read(sample.file)
-            else:
-                data = (self.root / sample.file).read_bytes()
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(self._read_bytes(sample)), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"more than {MAX_PIXELS} pixels")
                 return image.convert("RGB")
         except (KeyError, FileNotFoundError):
             where = f"{self.root / sample.zip}" if sample.zip else f"{self.root}"
@@ -128,18 +86,55 @@ class Dataset:
                 "Restore the picture or remove it from the dataset.",
             ) from None
 
-    def _archive(self, name: str) -> zipfile.ZipFile:
-        archives = self._local.__dict__.setdefault("archives", {})
-        if name not in archives:
-            archives[name] = zipfile.ZipFile(self.root / name)
-        return archives[name]
+    def read_crop(self, index: int, size: int) -> NDArray[np.uint8]:
+        """The picture of a sample as (size,size,3) RGB, resized by area or, upwards, cubically.
+
+        Raises:
+            DataError: as for `read`.
+        """
+        image = self.read(self.samples[index])
+        if image.size != (size, size):
+            enlarged = image.width < size
+            method = Image.Resampling.BICUBIC if enlarged else Image.Resampling.BOX
+            image = image.resize((size, size), method)
+        return np.asarray(image)
+
+    def close(self) -> None:
+        """Close the zips that this process has opened."""
+        for key in [key for key in self._archives if key[0] == os.getpid()]:
+            self._archives.pop(key).close()
+
+    def _read_bytes(self, sample: Sample) -> bytes:
+        if not sample.zip:
+            path = self.root / sample.file
+            _check_regular(path)
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        else:
+            archive = self._open_zip(sample.zip)
+            member = archive.getinfo(sample.file)
+            if member.file_size > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError("another compression than stored or deflated")
+            with archive.open(member) as file:
+                data = file.read(member.file_size)  # no more, whatever it unpacks to
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
+        return data
+
+    def _open_zip(self, name: str) -> zipfile.ZipFile:
+        key = (os.getpid(), threading.get_ident(), name)
+        if key not in self._archives:
+            _check_regular(self.root / name)
+            self._archives[key] = zipfile.ZipFile(self.root / name)
+        return self._archives[key]
 
 
 @dataclass
-class DecodedDataset:
-    """A dataset in memory: pictures and labels as tensors, all on one device."""
+class Labels:
+    """The labels of N pictures as tensors, all on one device."""
 
-    images: Tensor  # N,R,R,3 uint8
     ages: Tensor  # (N,) years; the middle of the group where only the group is known
     exact: Tensor  # (N,) bool: the age is known, not only the group
     groups: Tensor  # (N,) age groups 0-9
@@ -149,12 +144,28 @@ class DecodedDataset:
     strata: Tensor  # (N,) index of the combination of source and gender
 
     def __len__(self) -> int:
+        return len(self.ages)
+
+    def __getitem__(self, index: Tensor | slice) -> "Labels":
+        return Labels(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def to(self, device: torch.device | str) -> "Labels":
+        return Labels(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass
+class DecodedDataset:
+    """A dataset in memory."""
+
+    labels: Labels
+    images: Tensor  # N,R,R,3 uint8
+
+    def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device | str) -> "DecodedDataset":
-        return DecodedDataset(
-            *(getattr(self, name).to(device) for name in self.__dataclass_fields__)
-        )
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The pictures of each batch of indices (M,), M,R,R,3 uint8."""
+        return (self.images[index] for index in indices)
 
 
 def open_dataset(data: str | Path, split: str = "train") -> Dataset:
@@ -168,25 +179,8 @@ def open_dataset(data: str | Path, split: str = "train") -> Dataset:
         DataError: no such dataset, no layout fits, or a csv lacks a column.
     """
     root = _find_root(str(data))
-    tables = sorted(root.glob("*.csv"))
-    for table in tables:
-        header = _header(table)
-        if {"image_number", "age_group"} <= header:
-            return Dataset("ffhq-aging", root, _ffhq_aging(root, table, split))
-        if "file" in header:
-            return Dataset(root.resolve().name, root, _with_csv(table, header, split))
-    if tables:
-        raise DataError(
-            f"{tables[0]} has no column 'file'.",
-            "A dataset's csv needs the columns file and age (or age_group).",
-        )
-    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if _is_image(p.name))
-    if any(_UTK_NAME.fullmatch(Path(name).name) for name in names):
-        return Dataset("utkface", root, _utkface(names, split))
-    raise DataError(
-        f"No labels found in {root}.",
-        "Put a csv with the columns file and age there, or name the pictures as UTKFace does.",
-    )
+    name, samples = read_samples(root, split)
+    return Dataset(name, root, samples)
 
 
 def decode(
@@ -195,7 +189,7 @@ def decode(
     """Decode a whole dataset to `size` px.
 
     Args:
-        size: side R in px; pictures are resized by area, upwards by cubic interpolation.
+        size: side R in px; see `Dataset.read_crop`.
         on_progress: called with the number of pictures decoded since the last call.
 
     Raises:
@@ -204,33 +198,35 @@ def decode(
     images = np.empty((len(dataset), size, size, 3), np.uint8)
 
     def work(index: int) -> None:
-        image = dataset.read(dataset.samples[index])
-        if image.size != (size, size):
-            enlarged = image.width < size
-            image = image.resize(
-                (size, size), Image.Resampling.BICUBIC if enlarged else Image.Resampling.BOX
-            )
-        images[index] = np.asarray(image)
+        images[index] = dataset.read_crop(index, size)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(work, range(len(dataset)), chunksize=64), 1):
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for done, _ in enumerate(pool.map(work, range(len(dataset))), 1):
             if on_progress and (done % 64 == 0 or done == len(dataset)):
                 on_progress((done - 1) % 64 + 1)
-    samples = dataset.samples
+    finally:  # after an error or Ctrl-C without decoding the rest
+        pool.shutdown(cancel_futures=True)
+        dataset.close()
+    return DecodedDataset(make_labels(dataset.samples), torch.from_numpy(images))
+
+
+def make_labels(samples: Sequence[Sample]) -> Labels:
+    """The labels of samples as tensors."""
     middles = [sum(group_range(g)) / 2 for g in range(GROUPS)]
     known = [s.sharp for s in samples if s.sharp is not None]
-    typical = float(np.median(known)) if known else 1.0
-    typical = typical if typical > 0 else 1.0
+    median = float(np.median(known)) if known else 1.0
+    median = median if median > 0 else 1.0
     strata = sorted({(s.source, s.gender) for s in samples})
-    return DecodedDataset(
-        images=torch.from_numpy(images),
+    numbers = {stratum: number for number, stratum in enumerate(strata)}
+    return Labels(
         ages=torch.tensor([middles[s.group] if s.age is None else s.age for s in samples]),
         exact=torch.tensor([s.age is not None for s in samples]),
         groups=torch.tensor([s.group for s in samples]),
         valid=torch.tensor([s.valid for s in samples]),
         weights=torch.tensor([s.weight for s in samples]),
-        sharp=torch.tensor([typical if s.sharp is None else s.sharp for s in samples]) / typical,
-        strata=torch.tensor([strata.index((s.source, s.gender)) for s in samples]),
+        sharp=torch.tensor([median if s.sharp is None else s.sharp for s in samples]) / median,
+        strata=torch.tensor([numbers[s.source, s.gender] for s in samples]),
     )
 
 
@@ -250,166 +246,7 @@ def _find_root(data: str) -> Path:
     return root
 
 
-def _header(table: Path) -> set[str]:
-    with _reading(table) as file:
-        return set(next(csv.reader(file), []))
-
-
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with _reading(table) as file:
-        yield from enumerate(csv.DictReader(file), 2)
-
-
-@contextmanager
-def _reading(table: Path) -> Iterator[TextIO]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            yield file
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Cannot read {table}: {error}.", "Save it as csv in UTF-8.") from None
-
-
-def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
-    if not header & {"age", "age_group"}:
-        raise DataError(
-            f"{table} has neither a column 'age' nor 'age_group'.",
-            "A dataset's csv needs the columns file and age (or age_group).",
-        )
-    samples = []
-    has_test = any(row.get("set") == "test" for _, row in _rows(table))
-    for line, row in _rows(table):
-        if not row["file"]:
-            raise DataError(
-                f"{table}, line {line}: the column file is empty.", "Fill it in or remove the row."
-            )
-        person = row.get("person") or row["file"]
-        named = row.get("set") or ""
-        if named == "val" and not has_test:
-            named = _hashed_half(person)
-        if (named or _hashed_set(person)) != split:
-            continue
-        try:
-            age = _number(row["age"], "age", MAX_LABEL) if row.get("age") else None
-            group = group_of(age) if age is not None else parse_group(row.get("age_group") or "")
-            samples.append(
-                Sample(
-                    file=row["file"],
-                    group=group,
-                    age=age,
-                    weight=_number(row.get("weight") or "1", "weight"),
-                    valid=_valid_box(row["valid"]) if row.get("valid") else WHOLE,
-                    sharp=_number(row["sharp"], "sharp") if row.get("sharp") else None,
-                    gender=row.get("gender") or "",
-                    source=row.get("source") or "",
-                    zip=row.get("zip") or "",
-                    landmarks=_landmarks(row.get("landmarks") or ""),
-                    estimated=row.get("label") == "estimated",
-                )
-            )
-        except (ValueError, TypeError, AgeError) as error:
-            raise DataError(
-                f"{table}, line {line}: {error}", "Correct or remove the row."
-            ) from None
-    return samples
-
-
-def _number(text: str, name: str, most: float = math.inf) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and 0 <= value <= most):
-        raise ValueError(f"{name} {text} is out of range.")
-    return value
-
-
-def _valid_box(text: str) -> tuple[float, float, float, float]:
-    box = [float(value) / 256 for value in text.split()]
-    if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
-        raise ValueError(f"valid {text!r} is not x0 y0 x1 y1 inside 256 px.")
-    return box[0], box[1], box[2], box[3]
-
-
-def _landmarks(text: str) -> tuple[float, ...]:
-    points = tuple(float(value) for value in text.split())
-    if len(points) not in (0, 10) or not all(map(math.isfinite, points)):
-        raise ValueError(f"landmarks {text!r} are not x and y of five points.")
-    return points
-
-
-def _ffhq_aging(root: Path, table: Path, split: str) -> list[Sample]:
-    """FFHQ-Aging's own split and the filter of LATS (Or-El et al., ECCV 2020)."""
-    samples = []
-    for line, row in _rows(table):
-        try:
-            number = int(row["image_number"])
-            own = "train" if number < 69000 else _hashed_half(str(number))
-            if own != split or not _clear_face(row):
-                continue
-            group = parse_group(row["age_group"])
-        except (KeyError, ValueError, TypeError, AgeError) as error:
-            raise DataError(
-                f"{table}, line {line}: cannot read {error}.", "Is this FFHQ-Aging's own csv?"
-            ) from None
-        gender = {"male": "M", "female": "F"}.get((row.get("gender") or "").lower(), "")
-        samples.append(Sample(_ffhq_file(root, number), group, gender=gender))
-    return samples
-
-
-def _clear_face(row: dict[str, str]) -> bool:
-    """FFHQ-Aging's filter; -1 stands for a missing measurement and does not pass."""
-    value = {
-        name: float(row[name])
-        for name in (
-            "age_group_confidence",
-            "gender_confidence",
-            "head_pitch",
-            "head_yaw",
-            "left_eye_occluded",
-            "right_eye_occluded",
-        )
-    }
-    left, right = value["left_eye_occluded"], value["right_eye_occluded"]
-    return (
-        value["age_group_confidence"] > 0.6
-        and value["gender_confidence"] > 0.66
-        and abs(value["head_pitch"]) < 30
-        and abs(value["head_yaw"]) < 40
-        and min(left, right) != -1
-        and max(left, right) < 90
-        and min(left, right) < 50
-        and row["glasses"] not in ("Dark", "-1")
-    )
-
-
-def _ffhq_file(root: Path, number: int) -> str:
-    folder = f"{number - number % 1000:05d}"
-    names = [f"{stem}/{number:05d}.png" for stem in (folder, f"images/{folder}")]
-    names += [f"{number:05d}.png", f"images/{number:05d}.png"]
-    return next((name for name in names if (root / name).exists()), names[0])
-
-
-def _utkface(names: list[str], split: str) -> list[Sample]:
-    samples = []
-    for name in names:
-        match = _UTK_NAME.fullmatch(Path(name).name)
-        if match and _hashed_set(name) == split:
-            age = float(match[1])
-            samples.append(Sample(name, group_of(age), age, gender="MF"[int(match[2])]))
-    return samples
-
-
-def _hashed_set(person: str) -> str:
-    """The split of a person: it does not change when files are added or removed."""
-    return _hashed_half(person) if _hash(person) < HELD_OUT else "train"
-
-
-def _hashed_half(person: str) -> str:
-    """The held-out split of a person: "val" or "test"."""
-    return "val" if _hash(f"{person}/held-out") < 0.5 else "test"
-
-
-def _hash(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+def _check_regular(path: Path) -> None:
+    """Refuse devices, pipes and folders, which may have no end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a regular file")

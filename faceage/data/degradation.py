@@ -27,7 +27,7 @@ def degrade(faces: Tensor) -> Tensor:
 def reduce_resolution(faces: Tensor, fraction: float = 0.4) -> Tensor:
     """Shrink to between `SMALLEST` px and the full size, and enlarge again."""
     parts = []
-    for part in faces.split(max(1, len(faces) // 6)):  # one size for each part of the batch
+    for part in torch.split(faces, max(1, len(faces) // 6)):  # one size for each part of the batch
         side = part.shape[-1]
         small = int(SMALLEST * (side / SMALLEST) ** torch.rand(()).item())
         low = F.interpolate(part, small, mode="bilinear", antialias=True)

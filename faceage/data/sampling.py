@@ -2,27 +2,25 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from faceage.ages import GROUPS
-from faceage.data.datasets import DecodedDataset
+from faceage.data.datasets import Labels
 from faceage.errors import DataError
-from faceage.imaging import skin
 
 
-def draw_weights(faces: DecodedDataset, balance: float, sharpness: float = 0.0) -> Tensor:
-    """Relative sampling frequency of each face, (N,).
+def draw_weights(labels: Labels, balance: float, sharpness: float = 0.0) -> Tensor:
+    """Relative sampling frequency of each picture, (N,).
 
     Args:
         balance: exponent on the inverse of the group's size: 0 samples as the data is, 1 samples
             all groups equally often.
         sharpness: exponent on the sharpness relative to the median, clipped to [1/4, 4].
     """
-    sizes = torch.bincount(faces.groups, minlength=GROUPS).clamp(min=1).float()
-    sharp = faces.sharp.clamp(0.25, 4) ** sharpness
-    return sizes[faces.groups] ** -balance * faces.weights * sharp
+    sizes = torch.bincount(labels.groups, minlength=GROUPS).clamp(min=1).float()
+    sharp = labels.sharp.clamp(0.25, 4) ** sharpness
+    return sizes[labels.groups] ** -balance * labels.weights * sharp
 
 
 class MatchedSampler:
@@ -34,28 +32,32 @@ class MatchedSampler:
     age, the generator would learn these differences as ageing, for example lighter skin at lower
     ages. So the real face has the same source and gender (the same stratum), and of the faces near
     the target age the one with the most similar skin colour is taken.
+
+    Args:
+        labels: of N faces.
+        colours: N,3, the colours of their skin.
     """
 
     WINDOW = 0.02  # fraction of the stratum on either side of the target age: faces of that age
     CANDIDATES = 64  # sampled from the window; the one with the most similar skin is taken
 
-    def __init__(self, faces: DecodedDataset) -> None:
-        self._strata = faces.strata
-        colours = [skin.skin_colours(i.cpu().numpy()) for i in faces.images.split(1024)]
-        self._colours = torch.from_numpy(np.concatenate(colours)).to(faces.ages)
-        self._keys, self._order = self._key(faces.strata, faces.ages).sort()
-        counts = faces.strata.bincount()
+    def __init__(self, labels: Labels, colours: Tensor) -> None:
+        self._strata, self._colours = labels.strata, colours
+        self._keys, self._order = self._key(labels.strata, labels.ages).sort()
+        counts = labels.strata.bincount()
         self._stop = counts.cumsum(0)
         self._start = self._stop - counts
         self._reach = (counts * self.WINDOW).ceil().long().minimum((counts - 1) // 2)
 
-    def draw(self, index: Tensor, ages: Tensor) -> Tensor:  # (N,) twice -> (N,) indices
+    def draw(
+        self, index: Tensor, ages: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:  # (M,) twice -> (M,) indices
         """A random matched face for each of the faces `index`, as near to `ages` as there are."""
         strata = self._strata[index]
         reach = self._reach[strata]
         position = torch.searchsorted(self._keys, self._key(strata, ages))
         position = position.clamp(self._start[strata] + reach, self._stop[strata] - 1 - reach)
-        chance = torch.rand(len(index), self.CANDIDATES, device=position.device)
+        chance = torch.rand(len(index), self.CANDIDATES, generator=generator)
         jitter = ((2 * reach + 1)[:, None] * chance).long() - reach[:, None]
         found = self._order[position[:, None] + jitter]
         distance = (self._colours[found] - self._colours[index][:, None]).square().sum(2)

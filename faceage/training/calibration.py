@@ -30,7 +30,7 @@ def calibrate_interval(model: FaceAgeModel, faces: Tensor, ages: Tensor) -> floa
         The temperature.
     """
     with torch.inference_mode():
-        parts = [classify_tta(model, part).cpu() for part in faces.split(_BATCH)]
+        parts = [classify_tta(model, part).cpu() for part in torch.split(faces, _BATCH)]
     logits = torch.cat(parts, 1)  # V,N,101
     low, high = LOWEST, HIGHEST
     for _ in range(_STEPS):

@@ -10,14 +10,16 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from faceage.errors import ConfigError
+from faceage import hub
+from faceage.errors import ConfigError, WeightsError
 from faceage.models.discriminators import make_discriminator
 from faceage.models.generator import CLASSIFIER_WINDOWS, FaceAgeModel, ModelConfig
 from faceage.models.vgg import VggFeatures
@@ -51,10 +53,18 @@ class TrainConfig:
         diff_augment: apply DiffAugment to the discriminator's input.
         r1_interval: steps between two R1 penalties.
         seed: of all random numbers.
+        grad_clip: largest norm of a network's gradient in a step; 0 does not clip.
+        dtype: "bfloat16" (autocast, with float32 weights) or "float32".
+        compile: compile the networks with torch.compile, except for a discriminator with R1.
+        memory_gb: memory for decoded pictures, of all processes on a machine together; larger
+            datasets are decoded while training. None: half of the free memory.
+        workers: processes that decode pictures while training, for each training process; 0
+            decodes in the training process.
         save_minutes: time between two savings of state, weights and samples.
         projected: the discriminator uses VGG19's features instead of learning its own.
         age_features: the projected discriminator also uses the encoder's age features.
-        vgg: file of VGG19's weights (torchvision's .pth, or .safetensors).
+        vgg: file of VGG19's weights (torchvision's .pth, or .safetensors); None: the one that
+            `faceage weights fetch vgg19` has fetched.
         weights: start from the generator in this weights file instead of random weights.
         teacher: file of the age teacher (`faceage train-teacher`). The warm-up starts from it and
             learns from its age distributions; needs model.encoder=mobilenet.
@@ -85,6 +95,11 @@ class TrainConfig:
     diff_augment: bool = False
     r1_interval: int = 16
     seed: int = 0
+    grad_clip: float = 0.0
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    compile: bool = False
+    memory_gb: float | None = None
+    workers: int = 4
     save_minutes: float = 10.0
     projected: bool = False
     age_features: bool = False
@@ -135,12 +150,6 @@ class TrainConfig:
             raise ConfigError(
                 f"Invalid options: {'; '.join(problems)}.", "Change them with --set or the recipe."
             )
-        if (self.losses.perceptual or self.projected) and self.vgg is None:
-            raise ConfigError(
-                "projected and losses.perceptual need VGG19's weights, but vgg is not given.",
-                f"Give --vgg {VGG19.rpartition('/')[2]}, from {VGG19} (575 MB), or train without: "
-                "--set projected=false --set losses.perceptual=0",
-            )
 
 
 def _numbers(prefix: str, options: Any) -> list[tuple[str, float]]:
@@ -148,9 +157,30 @@ def _numbers(prefix: str, options: Any) -> list[tuple[str, float]]:
     return [(f"{prefix}{n}", v) for n, v in values if type(v) in (int, float)]
 
 
-VGG19 = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+def find_vgg(config: TrainConfig) -> Path | None:
+    """The file of VGG19's weights, if the options need it: `vgg`, or else the fetched one.
+
+    Raises:
+        ConfigError: it is needed, but there is none.
+    """
+    if not (config.losses.perceptual or config.projected):
+        return None
+    if config.vgg:
+        return config.vgg
+    with suppress(WeightsError):
+        return hub.find("vgg19")
+    raise ConfigError(
+        "projected and losses.perceptual need VGG19's weights, which are not on this machine.",
+        "Get them with: faceage weights fetch vgg19 (575 MB). Or give the file with --vgg, or "
+        "train without: --set projected=false --set losses.perceptual=0",
+    )
+
+
 # Options that are paths on this machine.
 PATHS = ("data", "out", "vgg", "weights", "teacher", "distill_from")
+
+# Options that may change when a run resumes.
+CHANGEABLE = (*PATHS, "images", "licence", "memory_gb", "save_minutes", "workers")
 
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
@@ -262,10 +292,15 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         if isinstance(value, dict):
             return _build(kind, value, f"{name}.")  # type: ignore[arg-type]
         raise ConfigError(f"{name} is {value!r}.", f"It is a group: write {name}.KEY=VALUE.")
-    if isinstance(kind, types.UnionType):  # Path | None
+    if isinstance(kind, types.UnionType):  # an optional value
         if value in (None, ""):
             return None
-        kind = Path
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value in choices:
+            return value
+        raise ConfigError(f"{name} is {value!r}.", f"It takes {' or '.join(choices)}.")
     if kind is str:
         return str(value)
     if kind is Path:

@@ -11,18 +11,21 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.checkpoints import load_weights
-from faceage.data import augmentation
-from faceage.distributed import Processes
+from faceage.data.augmentation import whole_faces
 from faceage.errors import ConfigError
 from faceage.imaging.conversion import to_tensor
 from faceage.models.age_teacher import AgeTeacher, estimate
 from faceage.models.generator import ENCODER_LAYERS, Change, FaceAgeModel, apply_change
 from faceage.models.tta import decode_tta, encode_tta
+from faceage.models.vgg import VggFeatures
+from faceage.training.batches import MAX_TARGET_AGE, StepPlan
 from faceage.training.calibration import calibrate_interval
 from faceage.training.config import TrainConfig
 from faceage.training.losses import Terms, age_losses
+from faceage.training.networks import Networks
+from faceage.training.provenance import describe_weights
 from faceage.training.teacher import augmented_windows, down_weight_labels, load_teacher
-from faceage.training.trainer import MAX_TARGET_AGE, Trainer
+from faceage.training.trainer import Trainer
 
 # Factors on the learning rate: the pretrained layers of the classifier change least. The encoder is
 # frozen.
@@ -92,37 +95,30 @@ def synthesis_distillation_loss(
     }
 
 
-class DistillationTrainer(Trainer):
-    """The training loop with both phases distilled.
+class DistillationNetworks(Networks):
+    """Networks that start as the age teacher and as the decoder of the model that is distilled."""
 
-    The warm-up trains the attention and fine-tunes the classifier, starting as the age teacher, on
-    the labels and on the teacher's age distributions. The encoder keeps its pretrained weights, so
-    that another classifier does not change the features of the synthesis. The synthesis learns the
-    changes of a trained model.
-    """
-
-    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        vgg: VggFeatures | None = None,
+        synchronise: bool = False,
+    ) -> None:
         assert config.teacher is not None
         assert config.distill_from is not None
-        self.age_teacher = load_teacher(config.teacher)
-        self.synthesis_teacher = load_weights(config.distill_from)[0]
-        super().__init__(config, processes)
-        self.synthesis_teacher = self._to_device(self.synthesis_teacher)
-        self.age_teacher.to(self.device)
-        self.soft_labels = Tensor()
-        if self.images_seen < config.warmup_images:
-            with self._autocast():
-                self.soft_labels, _ = estimate(
-                    self.age_teacher,
-                    self.faces.images,
-                    self.faces.valid,
-                    zooms=(1.0,),
-                    mirrors=(1.0,),
-                )
-        self.label_weights = down_weight_labels(self.dataset, self.faces, self.soft_labels)
+        age_teacher = load_teacher(config.teacher)
+        synthesis_teacher, metadata = load_weights(config.distill_from)
+        self.age_teacher, self.synthesis_teacher = age_teacher, synthesis_teacher
+        self.sources = {
+            "teacher": describe_weights(config.teacher, {}),
+            "distill_from": describe_weights(config.distill_from, metadata),
+        }
+        super().__init__(config, device, vgg, synchronise)
+        self.age_teacher.to(device)
+        self.synthesis_teacher = self.to_device(synthesis_teacher)
 
-    def initialise(self, model: FaceAgeModel) -> None:
-        """Start as the age teacher and as the decoder of the model that is distilled."""
+    def _initialise(self, model: FaceAgeModel) -> None:
         initialise_from_teacher(model, self.age_teacher)
         for name in ("decoder", "age_feature_cnn"):
             new, old = getattr(model, name), getattr(self.synthesis_teacher, name)
@@ -130,13 +126,15 @@ class DistillationTrainer(Trainer):
                 new.load_state_dict(old.state_dict())
             except RuntimeError:
                 raise ConfigError(
-                    f"{self.config.distill_from} has another decoder than the options give.",
-                    "Set model.size, model.width and model.decoder_blocks to its own.",
+                    "The weights that distill_from names have another decoder than the options.",
+                    "Set model.size, model.width and model.decoder_blocks to theirs.",
                 ) from None
 
-    def make_optimisers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        """One learning rate for each part."""
-        config, model = self.config, self.model
+    def _make_optimisers(
+        self, config: TrainConfig
+    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """One learning rate for each part; the encoder is frozen."""
+        model = self.model
         model.encoder.requires_grad_(False)
         layers = model.classifier.get_submodule("layers")
         heads = [model.classifier.get_submodule(name) for name in ("body", "head")]
@@ -159,60 +157,102 @@ class DistillationTrainer(Trainer):
         )
         return warmup, synthesis
 
-    def _classify(self, model: FaceAgeModel, index: Tensor) -> Tensor:
+
+class DistillationTrainer(Trainer):
+    """The training loop with both phases distilled.
+
+    The warm-up trains the attention and fine-tunes the classifier, starting as the age teacher, on
+    the labels and on the teacher's age distributions. The encoder keeps its pretrained weights, so
+    that another classifier does not change the features of the synthesis. The synthesis learns the
+    changes of a trained model.
+    """
+
+    networks: DistillationNetworks
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.soft_labels = torch.empty(0)
+        if self.state.images_seen < self.config.warmup_images:
+            self.soft_labels = self._estimate_ages()
+        labels = self.data.train.labels
+        self.label_weights = down_weight_labels(self.data.dataset, labels, self.soft_labels)
+
+    def _estimate_ages(self) -> Tensor:
+        """The age teacher's distributions for the train set, N,101."""
+        indices = torch.split(torch.arange(len(self.data.train)), 256)
+        distributions = []
+        for index, images in zip(indices, self.data.train.batches(indices), strict=True):
+            valid = self._labels(index).valid
+            with self._autocast():
+                ages, _ = estimate(
+                    self.networks.age_teacher,
+                    images.to(self.device),
+                    valid,
+                    zooms=(1.0,),
+                    mirrors=(1.0,),
+                )
+            distributions.append(ages.cpu())
+        return torch.cat(distributions)
+
+    def _age_loss(self, model: FaceAgeModel, images: Tensor, index: Tensor) -> Tensor:
         """Age loss on the labels plus cross-entropy with the teacher's distributions."""
-        faces = self.faces
-        windows = augmented_windows(
-            faces.images[index], faces.valid[index], self.config.model.classifier_size
-        )
+        labels = self._labels(index)
+        windows = augmented_windows(images, labels.valid, self.config.model.classifier_size)
         with self._autocast():
-            logits = model.classify(self._to_device(windows)).float()
+            logits = model.classify(self.networks.to_device(windows)).float()
         log_p = logits.log_softmax(1)
-        losses = age_losses(logits, faces.ages[index], faces.groups[index], faces.exact[index])
+        losses = age_losses(logits, labels.ages, labels.groups, labels.exact)
         years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
-        distance = (log_p.exp() @ years - faces.ages[index]).abs()
-        losses = losses + 0.05 * distance * faces.exact[index]
-        weights = self.label_weights[index]
+        distance = (log_p.exp() @ years - labels.ages).abs()
+        losses = losses + 0.05 * distance * labels.exact
+        weights = self.label_weights[index].to(self.device)
         loss = (weights * losses).sum() / weights.sum()
         if len(self.soft_labels):
-            loss = loss - (self.soft_labels[index] * log_p).sum(1).mean()
+            soft_labels = self.soft_labels[index].to(self.device)
+            loss = loss - (soft_labels * log_p).sum(1).mean()
         return loss
 
     def _recalibrated(self) -> FaceAgeModel:
         """At the end of the run, the intervals are calibrated on the val set, too."""
         model = super()._recalibrated()
-        if self.images_seen >= self.config.images:
-            known = self.val.exact
-            faces = to_tensor(self.val.images[known])
-            temperature = calibrate_interval(model, faces, self.val.ages[known])
-            self.progress.record(self.images_seen, {"temperature": temperature})
+        if self.state.images_seen >= self.config.images:
+            val = self.data.val
+            known = val.labels.exact.nonzero()[:, 0]
+            if not len(known):
+                return model
+            (images,) = val.batches([known])
+            faces = to_tensor(images, self.device)
+            temperature = calibrate_interval(model, faces, val.labels.ages[known])
+            self.progress.record(self.state.images_seen, {"temperature": temperature})
         return model
 
-    def _step(self) -> Terms:
-        config = self.config
-        learned = [self.model.identity_projection, self.model.decoder, self.model.age_feature_cnn]
-        self.model.eval().requires_grad_(False)
+    def _synthesis_step(self, plan: StepPlan, images: Tensor) -> Terms:
+        config, networks = self.config, self.networks
+        model, labels = networks.model, self._labels(plan.index)
+        learned = [model.identity_projection, model.decoder, model.age_feature_cnn]
+        model.eval().requires_grad_(False)
         for part in learned:
             part.train().requires_grad_(True)
-        seen = self.images_seen - config.warmup_images
+        seen = plan.images_seen - config.warmup_images
         length = config.images - config.warmup_images
         rise = min(1.0, (seen + config.batch_size) / 2000)
         fall = 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * seen / length))
-        for group in self.optimiser.param_groups:
+        for group in networks.optimiser.param_groups:
             group["lr"] = config.lr * rise * fall * group["factor"]
-        index = self._draw(self.sampler, seen, config.batch_size // self.processes.count)
-        faces, _ = augmentation.whole_faces(
-            self.faces.images[index], self.faces.valid[index], config.model.size
-        )
-        faces = self._to_device(faces)
-        target_age = MAX_TARGET_AGE * torch.rand(len(index), device=self.device) ** 1.2
-        own = torch.rand(len(index), device=self.device) < SELF_TARGETS
-        target_age = torch.where(own, self.faces.ages[index].clamp(max=MAX_TARGET_AGE), target_age)
+        faces, _ = whole_faces(images, labels.valid, config.model.size)
+        faces = networks.to_device(faces)
+        target_age = MAX_TARGET_AGE * torch.rand(len(images), device=self.device) ** 1.2
+        own = torch.rand(len(images), device=self.device) < SELF_TARGETS
+        target_age = torch.where(own, labels.ages.clamp(max=MAX_TARGET_AGE), target_age)
         with self._autocast():
-            targets = synthesis_targets(self.synthesis_teacher, faces, target_age)
-            terms = synthesis_distillation_loss(self.model, faces, target_age, targets)
-        self._update(self.optimiser, torch.stack(list(terms.values())).sum())
+            targets = synthesis_targets(networks.synthesis_teacher, faces, target_age)
+            terms = synthesis_distillation_loss(model, faces, target_age, targets)
+        if not self._update(networks.optimiser, torch.stack(list(terms.values())).sum()):
+            return {}
         return {f"G/{name}": value.detach() for name, value in terms.items()}
+
+    def _sources(self) -> dict[str, dict[str, str]]:
+        return super()._sources() | self.networks.sources
 
 
 def _group(factor: float, *parts: nn.Module) -> dict[str, Any]:

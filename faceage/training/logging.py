@@ -48,7 +48,7 @@ class Progress:
         self._counts: dict[str, int] = {}
         self._since: tuple[float, int] | None = None
         self._board: Any = None  # opened with the first record: a refused run creates no files
-        self._images_seen = 0
+        self._images_seen = self._skipped_steps = 0
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -69,20 +69,26 @@ class Progress:
             yield lambda count: self._bar.advance(task, count)
             self._bar.remove_task(task)
 
-    def update(self, images_seen: int, terms: Mapping[str, torch.Tensor]) -> None:
-        """Add a step's losses; every 20 seconds, show and record their means."""
+    def update(
+        self, images_seen: int, terms: Mapping[str, torch.Tensor], skipped_steps: int = 0
+    ) -> None:
+        """Add a step's losses; every 20 seconds, show and record their means.
+
+        Args:
+            skipped_steps: number of steps without effect since the beginning of the run.
+        """
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
         now = time.monotonic()
         self._since = self._since or (now, images_seen)
-        self._images_seen = images_seen
+        self._images_seen, self._skipped_steps = images_seen, skipped_steps
         self._bar.update(self._task, completed=images_seen)
         if now - self._since[0] >= RECORD_SECONDS:
             self._show(now)
 
     def _show(self, now: float) -> None:
-        if not self._sums or self._since is None:
+        if self._since is None:
             return
         figures = {n: float(total) / self._counts[n] for n, total in self._sums.items()}
         losses = " ".join(f"{n.removeprefix('G/')} {v:.3f}" for n, v in figures.items())
@@ -90,6 +96,8 @@ class Progress:
             rate = (self._images_seen - self._since[1]) / seconds
             self._bar.update(self._task, rate=f"{rate:.0f} images/s", losses=losses)
             figures["images_per_second"] = rate
+        if self._skipped_steps:
+            figures["skipped_steps"] = self._skipped_steps
         self.record(self._images_seen, {_log_name(n): v for n, v in figures.items()})
         self._sums, self._counts, self._since = {}, {}, (now, self._images_seen)
 

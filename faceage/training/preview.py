@@ -3,12 +3,16 @@
 Computed quickly, in the training's precision; `faceage evaluate` gives the figures to report.
 """
 
+from contextlib import AbstractContextManager
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from faceage.data.datasets import DecodedDataset
+from faceage.data.loading import StreamedDataset
+from faceage.imaging.conversion import to_tensor, to_uint8
 from faceage.imaging.drawing import contact_sheet
 from faceage.models.generator import (
     FaceAgeModel,
@@ -18,50 +22,57 @@ from faceage.models.generator import (
 )
 
 BATCH = 64
-SAMPLE_PEOPLE, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
+SAMPLE_FACES, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
 
 
 @torch.no_grad()
-def measure_accuracy(model: FaceAgeModel, faces: DecodedDataset) -> dict[str, float]:
+def measure_accuracy(
+    model: FaceAgeModel,
+    dataset: DecodedDataset | StreamedDataset,
+    device: torch.device,
+    autocast: AbstractContextManager[None],
+) -> dict[str, float]:
     """Accuracy, accuracy within one group and MAE in years of the age classifier.
 
     Empty without a classifier; without the MAE if no face's exact age is known.
     """
     if not model.config.decomposition:
         return {}
-    batches = faces.images.split(BATCH)
-    with torch.autocast(faces.images.device.type, torch.bfloat16):
-        logits = torch.cat([model.age_logits(_to_input(images)) for images in batches]).float()
-    difference = (group_log_probabilities(logits).argmax(1) - faces.groups).abs()
+    batches = dataset.batches(torch.split(torch.arange(len(dataset)), BATCH))
+    with autocast:
+        parts = [model.age_logits(_to_input(images, device)) for images in batches]
+    logits, labels = torch.cat(parts).float().cpu(), dataset.labels
+    difference = (group_log_probabilities(logits).argmax(1) - labels.groups).abs()
     figures = {
         "val/accuracy": float((difference == 0).float().mean()),
         "val/one_off": float((difference <= 1).float().mean()),
     }
-    if faces.exact.any():
-        errors = (expected_age(logits) - faces.ages).abs()
-        figures["val/mae"] = float(errors[faces.exact].mean())
+    if labels.exact.any():
+        errors = (expected_age(logits) - labels.ages).abs()
+        figures["val/mae"] = float(errors[labels.exact].mean())
     return figures
 
 
 @torch.no_grad()
-def draw_samples(model: FaceAgeModel, faces: DecodedDataset) -> Image.Image:
+def draw_samples(
+    model: FaceAgeModel, dataset: DecodedDataset | StreamedDataset, device: torch.device
+) -> Image.Image:
     """A contact sheet of a few faces, the same ones in every call, each at `SAMPLE_AGES`."""
-    picks = torch.linspace(0, len(faces) - 1, min(SAMPLE_PEOPLE, len(faces))).long().tolist()
-    ages = torch.tensor(SAMPLE_AGES, dtype=torch.float32, device=faces.images.device)
+    picks = torch.linspace(0, len(dataset) - 1, min(SAMPLE_FACES, len(dataset))).long()
+    (images,) = dataset.batches([picks])
+    source_ages = dataset.labels.ages[picks].to(device)
+    targets = torch.tensor(SAMPLE_AGES, dtype=torch.float32, device=device)
     rows = []
-    for pick in picks:
-        face = _to_input(faces.images[pick : pick + 1])
-        face = F.interpolate(face, model.config.size, mode="area")
-        encoded = model.encode(face).select(torch.zeros_like(ages, dtype=torch.long))
-        source = None if model.config.decomposition else faces.ages[pick].expand(len(ages))
-        change = model.decode(encoded, ages, source)
-        aged = apply_change(face.expand(len(ages), -1, -1, -1), change)
-        pixels = (torch.cat([face, aged]) * 127.5 + 127.5).round().byte()
-        rows.append(list(pixels.permute(0, 2, 3, 1).cpu().numpy()))
-    labels = [f"{faces.ages[pick]:.0f}" for pick in picks]
+    for image, source_age in zip(images, source_ages, strict=True):
+        face = F.interpolate(_to_input(image[None], device), model.config.size, mode="area")
+        encoded = model.encode(face).select(torch.zeros_like(targets, dtype=torch.long))
+        source = None if model.config.decomposition else source_age.expand(len(targets))
+        change = model.decode(encoded, targets, source)
+        aged = apply_change(face.expand(len(targets), -1, -1, -1), change)
+        rows.append(list(to_uint8(torch.cat([face, aged]))))
+    labels = [f"{age:.0f}" for age in source_ages]
     return contact_sheet(rows, ["input", *map(str, SAMPLE_AGES)], labels)
 
 
-def _to_input(images: Tensor) -> Tensor:  # N,R,R,3 uint8 -> N,3,R,R in [-1, 1]
-    faces = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-    return faces.contiguous(memory_format=torch.channels_last)
+def _to_input(images: Tensor, device: torch.device) -> Tensor:  # N,R,R,3 uint8 -> N,3,R,R
+    return to_tensor(images, device).contiguous(memory_format=torch.channels_last)

@@ -17,12 +17,12 @@ MAX_SOURCES = 20  # listed; a csv may name a source for every picture
 
 
 def describe_run(
-    config: TrainConfig, dataset: Dataset, initial_weights: Mapping[str, str]
+    config: TrainConfig, dataset: Dataset, sources: Mapping[str, Mapping[str, str]]
 ) -> dict[str, str]:
     """The entries of the weights' metadata that are the same in every export of a run.
 
     Args:
-        initial_weights: from `describe_weights`; empty if the training began with random weights.
+        sources: descriptions (`describe_weights`) of other weights that the run used, by name.
     """
     metadata = {
         "recipe": config.recipe,
@@ -30,9 +30,7 @@ def describe_run(
         "licence": config.licence,
         "training": json.dumps(to_dict(config) | dict.fromkeys(PATHS, "")),
     }
-    if initial_weights:
-        metadata["initial_weights"] = json.dumps(dict(initial_weights))
-    return metadata
+    return metadata | {name: json.dumps(dict(source)) for name, source in sources.items()}
 
 
 def describe_data(dataset: Dataset) -> str:
@@ -49,6 +47,6 @@ def describe_data(dataset: Dataset) -> str:
 
 
 def describe_weights(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Identifies the weights that a training starts from: sha256, data and licence."""
+    """Identify weights that a run uses: sha256, data and licence."""
     stated = {name: metadata[name] for name in ("data", "licence") if name in metadata}
     return {"sha256": hub.file_sha256(path), **stated}

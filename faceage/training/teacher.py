@@ -20,7 +20,7 @@ from torch import Tensor
 from faceage.ages import GROUP_NAMES, YEARS
 from faceage.checkpoints import load_state, read_tensors, save_state
 from faceage.data.augmentation import erase, random_similarity, recolour
-from faceage.data.datasets import Dataset, DecodedDataset, decode, open_dataset
+from faceage.data.datasets import Dataset, DecodedDataset, Labels, decode, open_dataset
 from faceage.data.degradation import degrade
 from faceage.data.sampling import InfiniteSampler, draw_weights
 from faceage.errors import ConfigError, WeightsError
@@ -129,10 +129,10 @@ class TeacherTrainer:
         self.dataset = open_dataset(config.data, "train")
         self.faces = self._decode(self.dataset)
         self.male = _genders(self.dataset)
-        self.label_weights = down_weight_labels(self.dataset, self.faces)
+        self.label_weights = down_weight_labels(self.dataset, self.faces.labels)
         self.val_dataset = open_dataset(config.data, "val")
         self.val = self._decode(self.val_dataset)
-        self.sampler = InfiniteSampler(draw_weights(self.faces, 0.5), config.seed)
+        self.sampler = InfiniteSampler(draw_weights(self.faces.labels, 0.5), config.seed)
         self._load_state()
 
     def run(self) -> Path:
@@ -157,11 +157,11 @@ class TeacherTrainer:
         self._set_learning_rates()
         self.teacher.train()
         index = self.sampler.batch(self.images_seen, config.batch_size)
-        windows = augmented_windows(self.faces.images[index], self.faces.valid[index], TEACHER_SIZE)
+        labels = self.faces.labels[index]
+        windows = augmented_windows(self.faces.images[index], labels.valid, TEACHER_SIZE)
         with torch.autocast("cpu", torch.bfloat16):
             output = self.teacher(windows.contiguous(memory_format=torch.channels_last))
-        faces = self.faces
-        age = teacher_age_loss(output, faces.ages[index], faces.groups[index], faces.exact[index])
+        age = teacher_age_loss(output, labels.ages, labels.groups, labels.exact)
         weights = self.label_weights[index]
         terms = {
             "age": (weights * age).sum() / weights.sum(),
@@ -169,7 +169,7 @@ class TeacherTrainer:
         }
         loss = terms["age"] + config.gender_weight * terms["gender"]
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.teacher.parameters(), 5.0)
         self.optimiser.step()
         half_life = min(config.ema_images, (self.images_seen + config.batch_size) / 4 + 1)
@@ -205,9 +205,9 @@ class TeacherTrainer:
         """Weigh down the labels that the teacher, so far, contradicts strongly."""
         with torch.autocast("cpu", torch.bfloat16):
             ages, _ = estimate(
-                self.ema, self.faces.images, self.faces.valid, zooms=(1.0,), mirrors=(1.0,)
+                self.ema, self.faces.images, self.faces.labels.valid, zooms=(1.0,), mirrors=(1.0,)
             )
-        self.label_weights = down_weight_labels(self.dataset, self.faces, ages)
+        self.label_weights = down_weight_labels(self.dataset, self.faces.labels, ages)
         self.cleaned = True
         noisy = self.label_weights < 0.5 * ESTIMATED_LABEL_WEIGHT
         self.progress.record(self.images_seen, {"labels_down_weighted": float(noisy.sum())})
@@ -217,8 +217,8 @@ class TeacherTrainer:
     def _save(self) -> Path:
         path = self.config.out / "teacher.safetensors"
         with torch.autocast("cpu", torch.bfloat16):
-            ages, male = estimate(self.ema, self.val.images, self.val.valid)
-        figures = measure(ages, male, self.val, _genders(self.val_dataset))
+            ages, male = estimate(self.ema, self.val.images, self.val.labels.valid)
+        figures = measure(ages, male, self.val.labels, _genders(self.val_dataset))
         self.progress.record(self.images_seen, figures)
         tensors = {
             name: (value.half() if value.ndim > 1 else value.float()).contiguous()
@@ -289,7 +289,7 @@ def augmented_windows(images: Tensor, valid: Tensor, size: int) -> Tensor:
 
 
 def down_weight_labels(
-    dataset: Dataset, faces: DecodedDataset, ages: Tensor | None = None
+    dataset: Dataset, labels: Labels, ages: Tensor | None = None
 ) -> Tensor:  # (N,)
     """Weights of the labels in the age loss.
 
@@ -300,12 +300,12 @@ def down_weight_labels(
         ages: the teacher's age distributions, N,101; None or empty weighs no contradictions.
     """
     estimated = torch.tensor([sample.estimated for sample in dataset.samples])
-    weights = torch.where(estimated, ESTIMATED_LABEL_WEIGHT, 1.0).to(faces.ages)
+    weights = torch.where(estimated, ESTIMATED_LABEL_WEIGHT, 1.0).to(labels.ages)
     if ages is None or not len(ages):
         return weights
     years = torch.arange(YEARS, device=ages.device, dtype=torch.float32)
-    gap = (ages @ years - faces.ages).abs()
-    excess = (gap / (6 + 0.25 * faces.ages) - 1).clamp(min=0)
+    gap = (ages @ years - labels.ages).abs()
+    excess = (gap / (6 + 0.25 * labels.ages) - 1).clamp(min=0)
     return weights * torch.exp(-2 * excess**2).clamp(min=0.05)
 
 
@@ -331,17 +331,15 @@ def gender_loss(output: TeacherOutput, male: Tensor) -> Tensor:
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
-def measure(
-    ages: Tensor, male: Tensor, faces: DecodedDataset, true_male: Tensor
-) -> dict[str, float]:
+def measure(ages: Tensor, male: Tensor, labels: Labels, true_male: Tensor) -> dict[str, float]:
     """Accuracy, accuracy within one group, MAE, recall of each group, and gender accuracy."""
     predicted = torch.tensor([summarize_distribution(row)[0] for row in ages.double().numpy()])
     groups = torch.tensor([nearest_group(float(age)) for age in predicted])
-    true, known = faces.groups, true_male >= 0
+    true, known = labels.groups, true_male >= 0
     figures = {
         "val/accuracy": (groups == true).float().mean(),
         "val/one_off": ((groups - true).abs() <= 1).float().mean(),
-        "val/mae": (predicted - faces.ages).abs()[faces.exact].mean(),
+        "val/mae": (predicted - labels.ages).abs()[labels.exact].mean(),
         "val/gender": ((male > 0.5) == (true_male > 0.5))[known].float().mean(),
     }
     for group, name in enumerate(GROUP_NAMES):

@@ -169,7 +169,7 @@ def test_random_numbers_come_from_torchs_generator(images: Tensor, what: str) ->
     assert not torch.equal(first, second)
 
 
-def testerased_rectangles_are_grey() -> None:
+def test_erased_rectangles_are_grey() -> None:
     torch.manual_seed(0)
     faces = augment.erase(torch.ones(200, 3, 32, 32))
     erased = (faces == 0).any(1).flatten(1).any(1)
@@ -177,7 +177,7 @@ def testerased_rectangles_are_grey() -> None:
     assert faces.unique().tolist() == [0.0, 1.0]
 
 
-def testrecolouring_is_the_same_for_a_whole_face() -> None:
+def test_recolouring_is_the_same_for_a_whole_face() -> None:
     torch.manual_seed(0)
     faces = torch.zeros(8, 3, 4, 4)
     recoloured = augment.recolour(faces, 0.4)

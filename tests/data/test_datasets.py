@@ -1,6 +1,8 @@
 """The layouts of datasets, and refused input."""
 
 import io
+import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from faceage.data.datasets import _hashed_set, decode, open_dataset
+from faceage.data import datasets, layouts
+from faceage.data.datasets import decode, make_labels, open_dataset
+from faceage.data.layouts import _hashed_set
 from faceage.errors import DataError
 
 
@@ -84,11 +88,16 @@ def test_decode(tmp_path: Path) -> None:
     assert faces.images[1, 0, 4].tolist() == [200, 100, 0]
     assert faces.images[2].unique().tolist() == [7]  # grey becomes RGB
     assert faces.images[3, 4, 4].tolist() == [4, 5, 6]  # enlarged
-    assert faces.ages.tolist() == [34.5, 4.5, 85.0, 60.0]  # the middle of a group
-    assert faces.exact.tolist() == [True, False, False, True]
-    assert faces.groups.tolist() == [6, 1, 9, 8]
-    assert faces.valid[1].tolist() == [0, 0, 0.5, 1]
-    assert faces.sharp.tolist() == [0.5, 1, 1, 2]  # relative to the median; unknown is typical
+    assert faces.labels.ages.tolist() == [34.5, 4.5, 85.0, 60.0]  # the middle of a group
+    assert faces.labels.exact.tolist() == [True, False, False, True]
+    assert faces.labels.groups.tolist() == [6, 1, 9, 8]
+    assert faces.labels.valid[1].tolist() == [0, 0, 0.5, 1]
+    assert faces.labels.sharp.tolist() == [
+        0.5,
+        1,
+        1,
+        2,
+    ]  # relative to the median; unknown is typical
 
 
 def test_progress_is_reported_in_chunks(tmp_path: Path) -> None:
@@ -246,6 +255,144 @@ def test_damaged_zip(tmp_path: Path) -> None:
         decode(open_dataset(root), 8)
 
 
+# --- files that are not trusted -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "../a.png", "in/../../a.png", "C:\\a.png", "..\\a.png", "\\\\host\\a.png"],
+)
+@pytest.mark.parametrize("column", ["file", "zip"])
+def test_paths_outside_the_folder(tmp_path: Path, path: str, column: str) -> None:
+    row = f"{path},5,train," if column == "file" else f"a.png,5,train,{path}"
+    root = _folder(tmp_path / "some", f"file,age,set,zip\n{row}\n")
+    (tmp_path / "a.png").write_bytes(_png())
+    with pytest.raises(DataError, match=f"line 2: {column} .* is outside the dataset's folder"):
+        open_dataset(root)
+
+
+def test_names_with_dots_are_inside_the_folder(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "some", "file,age,set\na..b.png,5,train\n./c.png,6,train\n")
+    for name in ("a..b.png", "c.png"):
+        (root / name).write_bytes(_png())
+    assert len(decode(open_dataset(root), 4)) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="has no device files")
+@pytest.mark.parametrize("kind", ["picture", "zip", "pipe"])
+def test_a_device_in_place_of_a_file(tmp_path: Path, kind: str) -> None:
+    table = "file,age,set,zip\na.png,5,train," + ("a.zip" if kind == "zip" else "") + "\n"
+    root = _folder(tmp_path / "some", table)
+    if kind == "pipe":
+        os.mkfifo(root / "a.png")
+    else:
+        (root / ("a.zip" if kind == "zip" else "a.png")).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"Cannot read a\.png .*not a regular file"):
+        decode(open_dataset(root), 4)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="has no device files")
+def test_a_device_in_place_of_the_csv(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"faces\.csv is not a file of at most"):
+        open_dataset(tmp_path)
+
+
+def test_a_large_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "MAX_TABLE_BYTES", 10)
+    with pytest.raises(DataError, match="is not a file of at most"):
+        open_dataset(_folder(tmp_path / "some", "file,age\na.png,30\n"))
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """A zip of 80 KB whose member has 80 MB."""
+    root = _folder(tmp_path / "some", "file,age,set,zip\na.png,5,train,a.zip\n")
+    with (
+        zipfile.ZipFile(root / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("a.png", "w", force_zip64=True) as member,
+    ):
+        for _ in range(80):
+            member.write(bytes(1 << 20))
+    data = (root / "a.zip").read_bytes()
+    assert len(data) < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"Cannot read a\.png .*more than 64 MiB"):
+        decode(open_dataset(root), 4)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+def test_a_member_with_a_false_size_is_bounded(tmp_path: Path) -> None:
+    """The headers state a small size for a large member: no more than that is unpacked."""
+    root = _folder(tmp_path / "some", "file,age,set,zip\na.png,5,train,a.zip\n")
+    with zipfile.ZipFile(root / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(80 << 20))
+    data = (root / "a.zip").read_bytes()
+    (root / "a.zip").write_bytes(data.replace((80 << 20).to_bytes(4, "little"), b"\x10\0\0\0"))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"Cannot read a\.png"):
+        decode(open_dataset(root), 4)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compression_whose_output_cannot_be_bounded(tmp_path: Path, method: int) -> None:
+    root = _folder(tmp_path / "some", "file,age,set,zip\na.png,5,train,a.zip\n")
+    with zipfile.ZipFile(root / "a.zip", "w", method) as archive:
+        archive.writestr("a.png", _png())
+    with pytest.raises(DataError, match=r"Cannot read a\.png .*another compression"):
+        decode(open_dataset(root), 4)
+
+
+def test_a_large_file(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "some", "file,age,set\na.png,5,train\n")
+    with (root / "a.png").open("wb") as file:
+        file.truncate(datasets.MAX_BYTES + 1)
+    with pytest.raises(DataError, match=r"Cannot read a\.png .*more than 64 MiB"):
+        decode(open_dataset(root), 4)
+
+
+def test_a_picture_of_too_many_pixels(tmp_path: Path) -> None:
+    """A PNG of some kilobytes that would take 200 MB."""
+    file = io.BytesIO()
+    Image.new("1", (8193, 8193)).save(file, "PNG")
+    assert len(file.getvalue()) < 20_000
+    root = _folder(tmp_path / "some", "file,age,set\na.png,5,train\n", a=file.getvalue())
+    with pytest.raises(DataError, match=r"Cannot read a\.png .*more than 67108864 pixels"):
+        decode(open_dataset(root), 4)
+
+
+def test_formats_that_run_other_programs_are_not_read(tmp_path: Path) -> None:
+    data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    root = _folder(tmp_path / "some", "file,age,set\na.png,5,train\n", a=data)
+    with pytest.raises(DataError, match="cannot identify image file"):
+        decode(open_dataset(root), 4)
+
+
+def test_zips_are_opened_once_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "".join(f"in/a.png,{i},train,one.zip\n" for i in range(20))
+    root = _folder(tmp_path / "some", "file,age,set,zip\n" + rows)
+    _zip(root / "one.zip", a=_png())
+    opened: list[zipfile.ZipFile] = []
+
+    class Recorder(zipfile.ZipFile):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            opened.append(self)
+
+    monkeypatch.setattr(datasets.zipfile, "ZipFile", Recorder)
+    dataset = open_dataset(root)
+    for _ in range(20):
+        dataset.read_crop(3, 4)
+    assert len(opened) == 1
+    assert opened[0].fp is not None
+    dataset.close()
+    assert opened[0].fp is None
+    decode(dataset, 4)
+    assert all(archive.fp is None for archive in opened)
+
+
 # --- FFHQ-Aging -----------------------------------------------------------------------------------
 
 FFHQ_HEADER = (
@@ -379,5 +526,18 @@ def _samples(root: Path, split: str) -> list:
 
 
 def test_all_tensors_move_to_a_device(tmp_path: Path) -> None:
-    faces = decode(open_dataset(_folder(tmp_path, "file,age\na.png,3\n", a=_png())), 4).to("meta")
-    assert all(getattr(faces, n).device.type == "meta" for n in faces.__dataclass_fields__)
+    labels = make_labels(open_dataset(_folder(tmp_path, "file,age\na.png,3\n")).samples)
+    moved = labels.to("meta")
+    assert all(getattr(moved, n).device.type == "meta" for n in moved.__dataclass_fields__)
+
+
+def test_labels_are_selected_together(tmp_path: Path) -> None:
+    table = "file,age,set,gender,weight\na.png,3,train,F,1\nb.png,70,train,M,2\nc.png,5,train,F,3\n"
+    labels = make_labels(open_dataset(_folder(tmp_path, table)).samples)
+    some = labels[torch.tensor([2, 0, 2])]
+    assert len(some) == 3
+    assert some.ages.tolist() == [5, 3, 5]
+    assert some.groups.tolist() == [1, 1, 1]
+    assert some.weights.tolist() == [3, 1, 3]
+    assert some.strata.tolist() == [0, 0, 0]
+    assert labels[1:].strata.tolist() == [1, 0]

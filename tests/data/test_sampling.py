@@ -5,15 +5,14 @@ from collections import Counter
 import pytest
 import torch
 
-from faceage.data.datasets import DecodedDataset
+from faceage.data.datasets import Labels
 from faceage.data.sampling import InfiniteSampler, MatchedSampler, draw_weights
 from faceage.errors import DataError
 
 
-def _faces(groups: list[int], weights: list[float], sharp: list[float]) -> DecodedDataset:
+def _labels(groups: list[int], weights: list[float], sharp: list[float]) -> Labels:
     n = len(groups)
-    return DecodedDataset(
-        images=torch.zeros(n, 6, 6, 3, dtype=torch.uint8),
+    return Labels(
         ages=torch.zeros(n),
         exact=torch.ones(n, dtype=torch.bool),
         groups=torch.tensor(groups),
@@ -25,11 +24,11 @@ def _faces(groups: list[int], weights: list[float], sharp: list[float]) -> Decod
 
 
 def test_draw_weights() -> None:
-    faces = _faces([0, 0, 0, 0, 7], [1, 1, 1, 3, 1], [1, 4, 100, 0.01, 1])
-    assert draw_weights(faces, 0).tolist() == [1, 1, 1, 3, 1]
-    assert draw_weights(faces, 0.5).tolist() == [0.5, 0.5, 0.5, 1.5, 1]
-    assert draw_weights(faces, 1).tolist() == [0.25, 0.25, 0.25, 0.75, 1]
-    assert draw_weights(faces, 0, sharpness=0.5).tolist() == [1, 2, 2, 1.5, 1]
+    labels = _labels([0, 0, 0, 0, 7], [1, 1, 1, 3, 1], [1, 4, 100, 0.01, 1])
+    assert draw_weights(labels, 0).tolist() == [1, 1, 1, 3, 1]
+    assert draw_weights(labels, 0.5).tolist() == [0.5, 0.5, 0.5, 1.5, 1]
+    assert draw_weights(labels, 1).tolist() == [0.25, 0.25, 0.25, 0.75, 1]
+    assert draw_weights(labels, 0, sharpness=0.5).tolist() == [1, 2, 2, 1.5, 1]
 
 
 def test_sampler_is_a_function_of_the_position() -> None:
@@ -78,41 +77,47 @@ def test_all_weights_0_are_refused() -> None:
         InfiniteSampler(torch.zeros(3), seed=0)
 
 
-def _dataset(ages: torch.Tensor, strata: torch.Tensor) -> DecodedDataset:
-    faces = _faces([0] * len(ages), [1.0] * len(ages), [1.0] * len(ages))
-    faces.ages, faces.strata = ages, strata
-    return faces
+def _people(ages: torch.Tensor, strata: torch.Tensor) -> Labels:
+    labels = _labels([0] * len(ages), [1.0] * len(ages), [1.0] * len(ages))
+    labels.ages, labels.strata = ages, strata
+    return labels
+
+
+def _grey(levels: list[float] | torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(levels)[:, None].expand(-1, 3).float()
 
 
 def test_matched_faces_have_the_same_stratum_and_about_the_target_age() -> None:
     count = 400
     strata = torch.arange(count) % 2
-    faces = _dataset(torch.arange(count) / 4.0, strata)  # each stratum has two faces a year
+    labels = _people(torch.arange(count) / 4.0, strata)  # each stratum has two faces a year
     torch.manual_seed(0)
     index, wanted = torch.arange(100), torch.linspace(10, 90, 100)
-    found = MatchedSampler(faces).draw(index, wanted)
+    found = MatchedSampler(labels, torch.zeros(count, 3)).draw(index, wanted)
     assert torch.equal(strata[found], strata[index])
     reach = MatchedSampler.WINDOW * count / 2  # faces
-    assert (faces.ages[found] - wanted).abs().max() <= reach / 2 + 0.5  # years
+    assert (labels.ages[found] - wanted).abs().max() <= reach / 2 + 0.5  # years
     assert len(found.unique()) > 50
 
 
 def test_the_nearest_age_is_taken_where_a_stratum_lacks_the_target_age() -> None:
-    faces = _dataset(torch.tensor([3.0, 40, 50, 5, 60, 4]), torch.tensor([0, 1, 1, 0, 1, 0]))
-    found = MatchedSampler(faces).draw(torch.tensor([0, 3, 1, 2]), torch.tensor([80.0, 0, 80, 0]))
-    assert torch.equal(faces.strata[found], torch.tensor([0, 0, 1, 1]))
+    labels = _people(torch.tensor([3.0, 40, 50, 5, 60, 4]), torch.tensor([0, 1, 1, 0, 1, 0]))
+    sampler = MatchedSampler(labels, torch.zeros(6, 3))
+    found = sampler.draw(torch.tensor([0, 3, 1, 2]), torch.tensor([80.0, 0, 80, 0]))
+    assert torch.equal(labels.strata[found], torch.tensor([0, 0, 1, 1]))
 
 
 def test_a_face_is_not_matched_with_itself() -> None:
-    faces = _dataset(torch.full((3,), 30.0), torch.zeros(3, dtype=torch.long))
-    faces.images = torch.tensor([0, 90, 100]).byte()[:, None, None, None].expand(-1, 6, 6, 3)
-    found = MatchedSampler(faces).draw(torch.arange(3), torch.full((3,), 30.0))
+    labels = _people(torch.full((3,), 30.0), torch.zeros(3, dtype=torch.long))
+    sampler = MatchedSampler(labels, _grey([0, 90, 100]))
+    found = sampler.draw(torch.arange(3), torch.full((3,), 30.0))
     assert found.tolist() == [1, 2, 1]
 
 
 def test_a_face_alone_in_its_stratum_is_matched_with_itself() -> None:
-    faces = _dataset(torch.tensor([3.0, 40, 50]), torch.tensor([0, 1, 1]))
-    assert MatchedSampler(faces).draw(torch.tensor([0]), torch.tensor([80.0])).tolist() == [0]
+    labels = _people(torch.tensor([3.0, 40, 50]), torch.tensor([0, 1, 1]))
+    sampler = MatchedSampler(labels, torch.zeros(3, 3))
+    assert sampler.draw(torch.tensor([0]), torch.tensor([80.0])).tolist() == [0]
 
 
 def test_matched_faces_have_similar_skin() -> None:
@@ -121,10 +126,22 @@ def test_matched_faces_have_similar_skin() -> None:
     is_child = torch.arange(count) < count // 2
     torch.manual_seed(0)
     light = torch.where(is_child, 170.0, 130.0) + 30 * torch.randn(count)
-    faces = _dataset(torch.where(is_child, 3.0, 40.0), torch.zeros(count, dtype=torch.long))
-    faces.images = light.clamp(0, 255).byte()[:, None, None, None].expand(-1, 16, 16, 3)
+    labels = _people(torch.where(is_child, 3.0, 40.0), torch.zeros(count, dtype=torch.long))
     dark = ((light < 110) & ~is_child).nonzero()[:, 0]
-    found = MatchedSampler(faces).draw(dark, torch.full((len(dark),), 3.0))
+    found = MatchedSampler(labels, _grey(light)).draw(dark, torch.full((len(dark),), 3.0))
     assert is_child[found].all()
     assert (light[found] - light[dark]).mean() < 20  # with any child it would be above 60
     assert len(found.unique()) > 5
+
+
+def test_matched_sampling_with_a_generator_does_not_use_the_global_one() -> None:
+    labels = _people(torch.linspace(0, 90, 100), torch.zeros(100, dtype=torch.long))
+    sampler = MatchedSampler(labels, torch.rand(100, 3))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    index, wanted = torch.arange(20), torch.full((20,), 50.0)
+    first, second = (
+        sampler.draw(index, wanted, torch.Generator().manual_seed(seed)) for seed in (1, 1)
+    )
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), before)

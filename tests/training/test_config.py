@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from faceage import hub
 from faceage.errors import ConfigError
 from faceage.models.generator import ModelConfig
-from faceage.training.config import RECIPES, TrainConfig, cost, make_config, to_dict
+from faceage.training.config import (
+    RECIPES,
+    TrainConfig,
+    cost,
+    find_vgg,
+    make_config,
+    to_dict,
+)
 from faceage.training.losses import LossWeights
 
 
@@ -37,9 +45,17 @@ def test_the_paper_has_its_five_losses_and_no_extension() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["paper", "compact"])
-def test_recipes_need_vgg19(recipe: str) -> None:
-    with pytest.raises(ConfigError, match="VGG19"):
-        _config(recipe).check()
+def test_recipes_need_vgg19(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _config(recipe)
+    config.check()  # not a contradiction between options
+    with pytest.raises(ConfigError, match="VGG19") as caught:
+        find_vgg(config)
+    assert "faceage weights fetch vgg19" in caught.value.hint
+    assert find_vgg(_config(recipe, vgg="given.pth")) == Path("given.pth")
+    monkeypatch.setattr(hub, "find", lambda name: Path("cache") / name)
+    assert find_vgg(config) == Path("cache/vgg19")
+    without = _config(recipe, "projected=false", "losses.perceptual=0", vgg="given.pth")
+    assert find_vgg(without) is None
 
 
 def test_compact() -> None:
@@ -163,7 +179,10 @@ def test_an_empty_setting_removes_a_path() -> None:
         ("model=48", "model is 48. It is a group"),
         ("losses=x", "losses is 'x'. It is a group"),
         ("out=5", "out is 5. It takes a path"),
+        ("dtype=float16", "dtype is 'float16'. It takes bfloat16 or float32."),
+        ("compile=1", "compile is 1. It takes true or false"),
         ("weights=5", "weights is 5. It takes a path"),
+        ("memory_gb=much", "memory_gb is 'much'. It takes a number"),
     ],
 )
 def test_bad_settings(setting: str, says: str) -> None:
@@ -230,6 +249,9 @@ def test_check_lists_all_problems_at_once() -> None:
         "save_minutes=-1",
         "warmup_images=-1",
         "weight_decay=inf",
+        "grad_clip=-1",
+        "memory_gb=-1",
+        "workers=-1",
     ],
 )
 def test_values_out_of_range(setting: str) -> None:

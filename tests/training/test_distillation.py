@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from faceage.checkpoints import load_weights, read_tensors
-from faceage.data.datasets import decode, open_dataset
+from faceage.data.datasets import make_labels, open_dataset
 from faceage.errors import ConfigError, WeightsError
 from faceage.models.age_teacher import AgeTeacher, estimate
 from faceage.models.generator import FaceAgeModel, ModelConfig
@@ -162,13 +162,13 @@ def test_a_decoder_of_another_size_is_refused(options: TrainConfig) -> None:
 
 def test_labels_that_contradict_the_teacher_weigh_less(options: TrainConfig) -> None:
     dataset = open_dataset(options.data)
-    faces = decode(dataset, 16)
-    agreeing = label_distribution(faces.ages)
-    weights = down_weight_labels(dataset, faces, agreeing)
+    labels = make_labels(dataset.samples)
+    agreeing = label_distribution(labels.ages)
+    weights = down_weight_labels(dataset, labels, agreeing)
     assert weights[0] == pytest.approx(0.6)
     assert weights[1:] == pytest.approx(1.0)
-    contradicting = label_distribution(faces.ages + 40)
-    assert (down_weight_labels(dataset, faces, contradicting)[:6] < 0.1).all()  # up to 49 years
+    contradicting = label_distribution(labels.ages + 40)
+    assert (down_weight_labels(dataset, labels, contradicting)[:6] < 0.1).all()  # up to 49 years
 
 
 @pytest.mark.slow

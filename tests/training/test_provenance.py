@@ -37,5 +37,5 @@ def test_no_path_is_stated() -> None:
     assert json.loads(metadata["training"])["lr"] == config.lr
     assert set(metadata) == {"recipe", "data", "licence", "training"}
     weights = {"sha256": "ab" * 32}
-    metadata = describe_run(config, _dataset("a"), weights)
+    metadata = describe_run(config, _dataset("a"), {"initial_weights": weights})
     assert json.loads(metadata["initial_weights"]) == weights

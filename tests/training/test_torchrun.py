@@ -32,8 +32,7 @@ training.CALIBRATION_BATCHES = 1
 processes = distributed.start("cpu")
 for out, images in {runs!r}:
     config = make_config({data!r}, out, images)
-    config.check(processes.count)
-    trainer = training.Trainer(config, processes)
+    trainer = training.make_trainer(config, processes)
     if out.endswith("interrupted"):
         interrupt_second(trainer)
     try:
@@ -77,10 +76,11 @@ def interrupt_second(trainer: Trainer) -> None:
 
 def summarise(trainer: Trainer) -> str:
     """A hash of what all processes must agree on: parameters and the EMA model's statistics."""
-    nets = (trainer.model, trainer.ema, trainer.discriminator)
-    parts = [p for net in nets for p in net.parameters()] + list(trainer.ema.buffers())
+    networks = trainer.networks
+    trained = (networks.model, networks.ema, networks.discriminator)
+    parts = [p for net in trained for p in net.parameters()] + list(networks.ema.buffers())
     data = b"".join(part.detach().contiguous().numpy().tobytes() for part in parts)
-    return f"{trainer.images_seen} {hashlib.sha256(data).hexdigest()}"
+    return f"{trainer.state.images_seen} {hashlib.sha256(data).hexdigest()}"
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import sys
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,15 +16,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from faceage.checkpoints import load_state, load_weights, save_state, save_weights
-from faceage.data.sampling import MatchedSampler
 from faceage.distributed import Processes
-from faceage.errors import ConfigError, DataError, WeightsError
+from faceage.errors import ConfigError, DataError, FaceAgeError, WeightsError
 from faceage.models.generator import FaceAgeModel
+from faceage.training import state
 from faceage.training import trainer as training
 from faceage.training.config import TrainConfig, make_config
-from faceage.training.logging import Progress
-from faceage.training.losses import DiscriminatorBatch, LossWeights, discriminator_loss
-from faceage.training.trainer import Trainer, train
+from faceage.training.losses import (
+    DiscriminatorBatch,
+    LossWeights,
+    Terms,
+    age_loss,
+    discriminator_loss,
+)
+from faceage.training.trainer import Trainer, make_trainer, train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -74,6 +77,11 @@ def make(data: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
         return replace(usual, **changes)  # type: ignore[arg-type]
 
     return config
+
+
+def next_step(trainer: Trainer) -> Terms:
+    """The losses of the step after `images_seen`."""
+    return trainer.step(*next(trainer.batches()))
 
 
 def _baseline(make: Callable[..., TrainConfig], out: str = "run", **changes: object) -> TrainConfig:
@@ -314,12 +322,12 @@ def test_a_run_can_start_from_weights(make: Callable[..., TrainConfig], tmp_path
     model = FaceAgeModel(TINY)
     path = save_weights(tmp_path / "first.safetensors", model, {"licence": "theirs"})
     config = make(weights=path, warmup_images=0, images=8, licence="ours")
-    trainer = Trainer(config, ALONE)
+    trainer = make_trainer(config, ALONE)
     value = model.state_dict()["encoder.stem.0.weight"].half().float()
-    assert torch.equal(trainer.model.state_dict()["encoder.stem.0.weight"], value)
-    assert all(p.requires_grad for p in trainer.model.parameters())
+    assert torch.equal(trainer.networks.model.state_dict()["encoder.stem.0.weight"], value)
+    assert all(p.requires_grad for p in trainer.networks.model.parameters())
     with pytest.raises(ConfigError, match="another architecture"):
-        Trainer(make(weights=path, model=replace(TINY, width=32)), ALONE)
+        make_trainer(make(weights=path, model=replace(TINY, width=32)), ALONE)
 
     stated = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "licence": "theirs"}
     train(config, "cpu")
@@ -364,113 +372,159 @@ def test_without_a_val_set_the_training_set_is_monitored(
     assert set(json.loads(metadata["figures"])) == {"val/accuracy", "val/one_off"}  # no years known
 
 
-def test_target_ages_cover_all_ages_and_have_real_faces(
-    make: Callable[..., TrainConfig],
+def test_the_ema_has_its_half_life(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer(make(), ALONE)
-    index = torch.arange(12)
-    trainer.faces.strata[:] = torch.tensor([0, 1, 2]).repeat(5)[: len(trainer.faces)]
-    trainer.matched_sampler = MatchedSampler(trainer.faces)
-    targets = []
-    for seed in range(20):
-        torch.manual_seed(seed)
-        step = trainer._prepare(index)
-        assert torch.equal(step.source_age, trainer.faces.ages[index])
-        assert (step.wrong_group != step.target_group).all()
-        assert step.faces.shape == step.real.shape == (12, 3, 32, 32)
-        assert step.mask.shape == step.real_mask.shape == (12, 1, 32, 32)
-        for i in range(12):
-            here = trainer.faces.strata == trainer.faces.strata[i]
-            known = trainer.faces.ages[here].tolist()
-            assert step.target_age[i].item() in known
-        targets += step.target_age.tolist()
-    assert min(targets) < 10
-    assert max(targets) > 65
-    assert len(set(targets)) > 8
+    trainer, decays = make_trainer(make(ema_images=100, images=2000), ALONE), []
+    monkeypatch.setattr(trainer.networks, "update_ema", decays.append)
+    for images_seen in (16, 1000):
+        trainer.state.images_seen = images_seen
+        next_step(trainer)
+    assert decays == pytest.approx([0.5 ** (8 / 5), 0.5 ** (8 / 100)])
 
 
-def test_the_ema_has_its_half_life(make: Callable[..., TrainConfig]) -> None:
-    trainer = Trainer(make(ema_images=100), ALONE)
-    trainer.images_seen = 1000
-    with torch.no_grad():
-        for average, value in zip(
-            trainer.ema.parameters(), trainer.model.parameters(), strict=True
-        ):
-            average.zero_()
-            value.fill_(1.0)
-    trainer._update_ema(100)
-    assert next(trainer.ema.parameters()).unique().item() == pytest.approx(0.5)
-    trainer._update_ema(100)
-    assert next(trainer.ema.parameters()).unique().item() == pytest.approx(0.75)
+# --- pictures that do not fit in memory -----------------------------------------------------------
 
 
-# --- progress -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_is_the_same_without_memory(make: Callable[..., TrainConfig], workers: int) -> None:
+    """Pictures that are decoded while training give the same result, resumed or not."""
+    train(make("memory", images=48), "cpu")
+    options = dict(memory_gb=0, workers=workers)
+    train(make("disk", images=24, **options), "cpu")
+    train(make("disk", images=40, **options), "cpu")
+    train(make("disk", images=48), "cpu")
+    _assert_same(_state(make("memory")), _state(make("disk")))
+    memory, disk = (load_weights(make(n).out / "weights.safetensors") for n in ("memory", "disk"))
+    _assert_same(dict(memory[0].state_dict()), dict(disk[0].state_dict()))
+    assert memory[1]["figures"] == disk[1]["figures"]
 
 
-class _Board:
-    """A replacement for TensorBoard's SummaryWriter."""
-
-    made: list["_Board"] = []  # noqa: RUF012
-
-    def __init__(self, out: Path) -> None:
-        self.out, self.scalars, self.closed = out, {}, False
-        _Board.made.append(self)
-
-    def add_scalar(self, name: str, value: float, images_seen: int) -> None:
-        self.scalars[name, images_seen] = value
-
-    def close(self) -> None:
-        self.closed = True
+def test_a_damaged_picture_is_one_line(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    root = tmp_path / "damaged"
+    root.mkdir()
+    write_noise(root)
+    (root / "8.png").write_bytes(b"not a picture")
+    for memory_gb in (None, 0):
+        with pytest.raises(DataError, match=r"Cannot read 8\.png") as caught:
+            train(make(data=str(root), memory_gb=memory_gb), "cpu")
+        assert "\n" not in str(caught.value)
+        assert caught.value.hint
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_tensorboard_if_it_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+# --- gradients ------------------------------------------------------------------------------------
+
+
+def _poison(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Make the age loss, and with it the gradient, infinite in some steps, counted from 0."""
+    calls = iter(range(10**6))
+
+    def loss(*inputs: Tensor) -> Tensor:
+        return age_loss(*inputs) * (math.inf if next(calls) in steps else 1)
+
+    monkeypatch.setattr(training, "age_loss", loss)
+
+
+def test_a_step_with_a_gradient_that_is_not_finite_has_no_effect(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Board.made.clear()
-    module = types.SimpleNamespace(SummaryWriter=_Board) if installed else None
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    out = tmp_path / "run"
-    with Progress(100, out) as progress:
-        assert not out.exists()  # no files before the first record
-        progress.update(8, {"G/age": torch.tensor(2.0), "D/real": torch.tensor(1.0)})
-        progress.update(16, {"G/age": torch.tensor(4.0)})
-        progress.record(16, {"val/mae": 5.0})
-    lines = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
-    assert [line["images_seen"] for line in lines] == [16, 16]
-    assert lines[0]["val/mae"] == 5
-    assert lines[1]["loss/G/age"] == 3  # the mean of the steps
-    assert lines[1]["loss/D/real"] == 1
-    assert len(_Board.made) == installed
-    if installed:
-        (board,) = _Board.made
-        assert board.out == out
-        assert board.closed
-        assert board.scalars["val/mae", 16] == 5
-        assert board.scalars["loss/G/age", 16] == 3
+    _poison(monkeypatch, {1})
+    trainer = make_trainer(make(warmup_images=32), ALONE)
+    assert set(next_step(trainer)) == {"G/age"}
+    before = [p.detach().clone() for p in trainer.networks.model.parameters()]
+    assert next_step(trainer) == {}
+    pairs = zip(before, trainer.networks.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert set(next_step(trainer)) == {"G/age"}
 
 
-def test_losses_are_recorded_every_twenty_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_skipped_steps_are_counted(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("faceage.training.logging.time.monotonic", lambda: clock[0])
-    with Progress(100, tmp_path) as progress:
-        for images_seen in (8, 16, 24, 32):
-            progress.update(images_seen, {"G/age": torch.tensor(float(images_seen))})
-            clock[0] += 10
-    first, second = (json.loads(s) for s in (tmp_path / "stats.jsonl").read_text().splitlines())
-    assert (first["images_seen"], first["loss/G/age"]) == (24, 16.0)
-    assert first["images_per_second"] == pytest.approx(16 / 20)
-    assert (second["images_seen"], second["loss/G/age"]) == (32, 32.0)
+    _poison(monkeypatch, {0})
+    train(make(images=8), "cpu")
+    train(make(images=16), "cpu")
+    assert _state(make())["skipped_steps"] == 1
+    assert [line["skipped_steps"] for line in _stats(make()) if "val/mae" not in line] == [1, 1]
+    assert all(torch.isfinite(v).all() for v in _state(make())["model"].values())
 
 
-def test_only_the_first_process_records(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with Progress(100, None) as progress:
-        progress.update(8, {"G/age": torch.tensor(2.0)})
-        progress.record(8, {"val/mae": 5.0})
-    assert not list(tmp_path.iterdir())
-    assert capsys.readouterr() == ("", "")
+def test_a_skipped_step_of_the_generator_does_not_update_the_discriminator(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _poison(monkeypatch, {0})
+    trainer = make_trainer(make(warmup_images=8, losses=LossWeights(perceptual=0)), ALONE)
+    trainer.state.images_seen = 8
+    before = [p.detach().clone() for p in trainer.networks.discriminator.parameters()]
+    assert next_step(trainer) == {}
+    pairs = zip(before, trainer.networks.discriminator.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not trainer.state.replay_buffer
+    assert "D/real" in next_step(trainer)
+
+
+def test_many_skipped_steps_in_a_row_stop_the_training(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "MAX_SKIPPED", 3)
+    _poison(monkeypatch, {0, 1, 3, 4, 5})
+    with pytest.raises(
+        FaceAgeError, match="48 images: the gradients of 3 steps in a row"
+    ) as caught:
+        train(make(images=800, warmup_images=800), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_gradients_are_clipped(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(make(grad_clip=0.5), ALONE)
+    norms: list[float] = []
+
+    def measure() -> None:
+        gradients = [p.grad for p in trainer.networks.model.parameters() if p.grad is not None]
+        norms.append(nn.utils.get_total_norm(gradients).item())
+
+    monkeypatch.setattr(trainer.networks.optimiser_warmup, "step", measure)
+    next_step(trainer)
+    assert norms == [pytest.approx(0.5, rel=1e-4)]
+
+
+def test_dtype(make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: dict[str, set[torch.dtype]] = {"float32": set(), "bfloat16": set()}
+    for dtype, seen in kinds.items():
+        trainer = make_trainer(make(dtype=dtype), ALONE)
+        trainer.networks.model.encoder.stem[0].register_forward_hook(
+            lambda *a, seen=seen: seen.add(a[2].dtype)
+        )
+        next_step(trainer)
+    assert kinds == {"float32": {torch.float32}, "bfloat16": {torch.bfloat16}}
+
+
+def test_compile(make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    for r1 in (0, 1):
+        compiled.clear()
+        trainer = make_trainer(make(compile=True, losses=LossWeights(perceptual=0, r1=r1)), ALONE)
+        parts = [*trainer.networks.model.children(), *trainer.networks.ema.children()]
+        assert compiled == parts + ([] if r1 else [trainer.networks.discriminator])
+
+
+@pytest.mark.slow
+def test_compile_changes_no_result(
+    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a backend that does not generate code, whose numbers are the same."""
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda m: original(m, backend="aot_eager"))
+    for out, flag in (("plain", False), ("compiled", True)):
+        train(make(out, images=24, compile=flag, dtype="float32"), "cpu")
+    plain, compiled = _state(make("plain")), _state(make("compiled"))
+    for name in ("model", "ema", "discriminator"):
+        assert plain[name].keys() == compiled[name].keys()
+        for key, value in plain[name].items():
+            assert torch.allclose(value, compiled[name][key], atol=1e-4), key
 
 
 def test_progress_goes_to_stderr(
@@ -480,41 +534,6 @@ def test_progress_goes_to_stderr(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "val/mae" in captured.err
-
-
-# --- several processes ----------------------------------------------------------------------------
-
-
-def test_every_process_has_its_own_part_of_the_batch(make: Callable[..., TrainConfig]) -> None:
-    trainer = Trainer(make(), ALONE)
-    whole = trainer._draw(trainer.sampler, 16, 8)
-    trainer.processes = Processes(1, 2, ALONE.device)
-    assert torch.equal(trainer._draw(trainer.sampler, 16, 4), whole[4:])
-
-
-def test_the_exported_model_has_no_synchronised_batch_norm(
-    make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One process alone runs it: a synchronised batch norm would wait forever."""
-    monkeypatch.setattr(nn.Module, "to", lambda self, *_, **__: self)
-    several = Processes(0, 2, torch.device("cuda"))
-    monkeypatch.setattr(Trainer, "_decode", lambda self, dataset, side: _NO_FACES)
-    trainer = Trainer(make(), several)
-    types_of = [{type(m) for m in net.modules()} for net in (trainer.model, trainer.ema)]
-    assert nn.SyncBatchNorm in types_of[0]
-    assert nn.BatchNorm2d not in types_of[0]
-    assert nn.SyncBatchNorm not in types_of[1]
-    assert list(trainer.model.state_dict()) == list(trainer.ema.state_dict())
-
-
-_NO_FACES = types.SimpleNamespace(
-    ages=torch.zeros(1),
-    groups=torch.zeros(1, dtype=torch.long),
-    images=torch.zeros(1, 8, 8, 3, dtype=torch.uint8),
-    strata=torch.zeros(1, dtype=torch.long),
-    weights=torch.ones(1),
-    sharp=torch.ones(1),
-)
 
 
 # --- options of the synthesis ---------------------------------------------------------------------
@@ -539,24 +558,23 @@ def test_a_run_with_the_projected_discriminator(
 def test_the_discriminator_is_updated_on_the_replay_buffer(
     make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer(make(discriminator_updates=3, warmup_images=8), ALONE)
+    trainer = make_trainer(make(discriminator_updates=3, warmup_images=8, images=200), ALONE)
     places: list[int] = []
 
     def loss(discriminator: nn.Module, batch: DiscriminatorBatch, *rest: object) -> object:
-        stored = [id(b.group) for b in trainer.replay_buffer]
+        stored = [id(b.group) for b in trainer.state.replay_buffer]
         places.append(stored.index(id(batch.group)))
         return discriminator_loss(discriminator, batch, *rest)
 
     monkeypatch.setattr(training, "discriminator_loss", loss)
     for step in range(12):
-        trainer.images_seen = 8 * (step + 1)
-        trainer._seed()
-        trainer._step()
+        trainer.state.images_seen = 8 * (step + 1)
+        next_step(trainer)
     assert places[::3] == list(range(12))  # first the new batch
     others = [place for i, place in enumerate(places) if i % 3]
     assert len(set(others)) > 4
     assert all(place <= i // 2 for i, place in enumerate(others))
-    assert not trainer.replay_buffer[0].aged[0].requires_grad
+    assert not trainer.state.replay_buffer[0].aged[0].requires_grad
 
 
 @pytest.mark.parametrize(("updates", "batches"), [(1, 1), (2, 5)])
@@ -566,21 +584,24 @@ def test_the_replay_buffers_capacity_is_in_faces(
     updates: int,
     batches: int,
 ) -> None:
-    monkeypatch.setattr(training, "REPLAY_FACES", 40)
-    trainer = Trainer(make(discriminator_updates=updates, batch_size=8), ALONE)
-    assert trainer.replay_buffer.maxlen == batches
+    monkeypatch.setattr(state, "REPLAY_FACES", 40)
+    config = make(discriminator_updates=updates, batch_size=8)
+    assert state.make_replay_buffer(config).maxlen == batches
 
 
 def test_padding_of_either_face_is_masked_in_both(
     make: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, inputs = Trainer(make(diff_augment=False, warmup_images=8), ALONE), []
-    trainer.images_seen = 8
-    discriminator, extract = trainer.discriminator, trainer.discriminator.extract_features
+    trainer, inputs = make_trainer(make(diff_augment=False, warmup_images=8), ALONE), []
+    trainer.state.images_seen = 8
+    discriminator = trainer.networks.discriminator
+    extract = discriminator.extract_features
     monkeypatch.setattr(discriminator, "extract_features", lambda x: inputs.append(x) or extract(x))
     prepare, batches = trainer._prepare, []
-    monkeypatch.setattr(trainer, "_prepare", lambda i: batches.append(prepare(i)) or batches[-1])
-    trainer._step()
+    monkeypatch.setattr(
+        trainer, "_prepare", lambda *inputs: batches.append(prepare(*inputs)) or batches[-1]
+    )
+    next_step(trainer)
     assert len(inputs) == 2  # aged and real
     masked = (batches[0].shared_mask == 0).expand(-1, 3, -1, -1)
     assert masked.any()
@@ -593,12 +614,11 @@ def test_more_updates_change_the_discriminator_more(
     make: Callable[..., TrainConfig],
 ) -> None:
     def change(updates: int) -> float:
-        trainer = Trainer(make(discriminator_updates=updates, warmup_images=8), ALONE)
-        trainer.images_seen = 8
-        before = [p.detach().clone() for p in trainer.discriminator.parameters()]
-        trainer._seed()
-        trainer._step()
-        after = trainer.discriminator.parameters()
+        trainer = make_trainer(make(discriminator_updates=updates, warmup_images=8), ALONE)
+        trainer.state.images_seen = 8
+        before = [p.detach().clone() for p in trainer.networks.discriminator.parameters()]
+        next_step(trainer)
+        after = trainer.networks.discriminator.parameters()
         return sum((a - b).abs().sum().item() for a, b in zip(after, before, strict=True))
 
     assert change(3) > 1.5 * change(1)

@@ -1,0 +1,131 @@
+"""Loading pictures for training: from memory if they fit, else from disk while training."""
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from faceage.data.datasets import Dataset, DecodedDataset, decode, make_labels
+from faceage.errors import DataError
+
+
+class StreamedDataset:
+    """A dataset whose pictures are read and decoded when they are needed.
+
+    Args:
+        size: side R of the pictures, px.
+        workers: processes that decode ahead, at most one for each CPU; 0 decodes in this process.
+    """
+
+    def __init__(self, dataset: Dataset, size: int, workers: int) -> None:
+        self.labels = make_labels(dataset.samples)
+        self._reader = _CropReader(dataset, size)
+        self._workers = min(workers, _count_cpus())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The pictures of each batch of indices (M,), M,R,R,3 uint8, in the order of the batches.
+
+        With workers, `indices` is consumed a few batches ahead.
+
+        Raises:
+            DataError: a picture is missing or damaged.
+        """
+        loader: DataLoader[Any] = DataLoader(
+            self._reader,  # type: ignore[arg-type]  # has no length: the sampler is endless
+            sampler=(index.tolist() for index in indices),
+            batch_size=None,  # an element of the sampler is a batch
+            num_workers=self._workers,
+            collate_fn=_return_unchanged,
+            worker_init_fn=_ignore_signals,
+            generator=torch.Generator(),  # the global one belongs to the training step
+        )
+        try:
+            for images in loader:
+                if isinstance(images, DataError):
+                    raise images
+                yield torch.from_numpy(images)
+        finally:
+            self._reader.dataset.close()
+
+
+def load(
+    dataset: Dataset,
+    size: int,
+    memory: float,
+    workers: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> DecodedDataset | StreamedDataset:
+    """A dataset for training, decoded at once if it fits in `memory`.
+
+    Args:
+        size: side of the pictures, px.
+        memory: in bytes.
+        workers, on_progress: as for `StreamedDataset` and `decode`.
+    """
+    if decoded_bytes(dataset, size) <= memory:
+        return decode(dataset, size, on_progress)
+    return StreamedDataset(dataset, size, workers)
+
+
+def decoded_bytes(dataset: Dataset, size: int) -> int:
+    """The memory that a dataset's pictures take."""
+    return len(dataset) * size * size * 3
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free on this machine and in this process's control group."""
+    free = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free.append(1024 * next(int(v.split()[1]) for v in lines if v.startswith("MemAvailable")))
+    with suppress(OSError, ValueError, StopIteration):
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        lines = (group / "memory.stat").read_text().splitlines()
+        cached = next(int(v.split()[1]) for v in lines if v.startswith("inactive_file"))
+        free.append(int((group / "memory.max").read_text()) - used + cached)
+    with suppress(AttributeError, OSError, ValueError):  # elsewhere than on Linux
+        if not free:
+            free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return max(0, min(free, default=4 << 30))
+
+
+def _count_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):  # CPUs of this process, not of the machine
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _CropReader:
+    """Reads whole batches. Errors are returned: a worker can raise them only with its traceback."""
+
+    def __init__(self, dataset: Dataset, size: int) -> None:
+        self.dataset, self._size = dataset, size
+
+    def __getitem__(self, index: list[int]) -> NDArray[np.uint8] | DataError:
+        try:
+            return np.stack([self.dataset.read_crop(i, self._size) for i in index])
+        except DataError as error:
+            return error
+
+
+def _return_unchanged(images: object) -> object:
+    """Workers pass on arrays: tensors would need shared memory, of which containers have little."""
+    return images
+
+
+def _ignore_signals(worker: int) -> None:
+    """A stopped training still needs its workers for the current step; then it ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
