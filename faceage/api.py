@@ -239,7 +239,10 @@ class _NativeCrop:
         crop = crop_face(pixels, face, native_size(face))
         self._crop = to_tensor(crop[None], device)  # 1,3,R,R
         self._mask = torch.from_numpy(face_mask(face.landmarks, flow_side)).to(device)
-        self._is_grey = bool(np.ptp(crop.astype(np.int16), axis=2).mean() < GREY)
+        red, green, blue = np.moveaxis(crop, 2, 0)
+        highest = np.maximum(np.maximum(red, green), blue)
+        lowest = np.minimum(np.minimum(red, green), blue)
+        self._is_grey = bool((highest - lowest).mean() < GREY)
 
     def levels(self, change: Change) -> np.ndarray:
         """What one change adds to the crop, float32 (R,R,3) in levels of 0-255."""

@@ -20,6 +20,10 @@ _SMALL_SIDE = 640  # px; long side of the photo in the first pass. Fast, and rig
 _LARGE_SIDE = 2048  # px; in the second pass. A larger one finds no more and takes seconds
 _REFINE_SIDES = (144, 176, 208, 240)  # px; sides of the crops in which landmarks are refined
 _REFINE_WIDTH = 1.3  # width of these crops, in FFHQ crops
+# Long side, in px, from which a photo is halved repeatedly before landmarks are refined: then the
+# four crops are cut from fewer pixels. It moves landmarks by 0.03 % of the face's side (median).
+_HALVING_SIDE = 2048
+_MIN_OVERSAMPLING = 1.25  # px of the halved photo per px of a crop
 _MIN_INPUT = 96  # px
 _FLOOR = 0.1  # candidates with a lower score are not even reported as rejected
 _MIN_CROP = 12  # px of crop side; a smaller face has no features
@@ -118,6 +122,7 @@ class _TwoPassDetector(ABC):
 
     def search(self, pixels: np.ndarray) -> SearchResult:
         shape, best_rejected, cut_off = pixels.shape, None, False
+        levels = _halve_repeatedly(pixels)
         passes = []
         for small in _search_sizes(pixels):
             passes.append(small)
@@ -128,12 +133,12 @@ class _TwoPassDetector(ABC):
                 best_rejected = max(best_rejected or 0.0, *low)
             if faces and (best := _top_score(faces)) < _CERTAIN:
                 faces = self._find_turned(small, shape, max(_CERTAIN, best + _MARGIN)) or faces
-            if refined := self._refine_all(pixels, faces):
+            if refined := self._refine_all(levels, faces):
                 return SearchResult(refined, self.min_score, best_rejected)
             cut_off = cut_off or bool(faces)
         for small in () if cut_off else passes:
             faces = self._find_turned(small, shape, self.min_score)
-            if refined := self._refine_all(pixels, faces):
+            if refined := self._refine_all(levels, faces):
                 return SearchResult(refined, self.min_score, best_rejected)
         return SearchResult([], self.min_score, best_rejected, cut_off)
 
@@ -165,14 +170,18 @@ class _TwoPassDetector(ABC):
                 best, at_least = faces, top
         return best
 
-    def _refine_all(self, pixels: np.ndarray, faces: list[Face]) -> list[Face]:
+    def _refine_all(self, levels: list[np.ndarray], faces: list[Face]) -> list[Face]:
         """The faces with refined landmarks, largest first, without those cut off by the border."""
-        refined = (self._refine(pixels, face) for face in faces)
-        inside = [face for face in refined if _is_inside(face.landmarks, pixels.shape)]
+        refined = (self._refine(levels, face) for face in faces)
+        inside = [face for face in refined if _is_inside(face.landmarks, levels[0].shape)]
         return sorted(inside, key=_box_area, reverse=True)
 
-    def _refine(self, pixels: np.ndarray, face: Face) -> Face:
-        """The face with more exact landmarks, if the detector supports it."""
+    def _refine(self, levels: list[np.ndarray], face: Face) -> Face:
+        """The face with more exact landmarks, if the detector supports it.
+
+        Args:
+            levels: the photo, and the photo halved once, twice...
+        """
         return face
 
     @abstractmethod
@@ -208,7 +217,7 @@ class YuNet(_TwoPassDetector):
             x, y, width, height = row[:4]
             yield Face((x, y, x + width, y + height), row[4:14].reshape(5, 2), float(row[14]))
 
-    def _refine(self, pixels: np.ndarray, face: Face) -> Face:
+    def _refine(self, levels: list[np.ndarray], face: Face) -> Face:
         # The landmarks of one detection depend on the size that the face has in the input: on
         # FFHQ's own images the crop's side has an rms error of 6.9 %. The mean of four detections
         # in the upright crop, at four sizes, every other one mirrored, reduces it to 4.5 %.
@@ -217,7 +226,7 @@ class YuNet(_TwoPassDetector):
         estimates = []
         for i, size in enumerate(_REFINE_SIDES):
             mirrored = i % 2 == 0
-            crop = crop_face(pixels, wide, size)
+            crop = _crop_shrunk(levels, wide, size)
             expected = apply(to_crop(wide.landmarks, size), face.landmarks)
             if mirrored:
                 crop, expected = crop[:, ::-1], _mirror(expected, size)
@@ -286,6 +295,25 @@ def _shrink(pixels: np.ndarray, scale: float) -> np.ndarray:
     height, width = pixels.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def _halve_repeatedly(pixels: np.ndarray) -> list[np.ndarray]:
+    """The photo and, if it is large, the photo halved once, twice... down to `_SMALL_SIDE`."""
+    levels = [pixels]
+    if max(pixels.shape[:2]) >= _HALVING_SIDE:
+        while max(levels[-1].shape[:2]) >= 2 * _SMALL_SIDE and min(levels[-1].shape[:2]) > 1:
+            height, width = (length // 2 for length in levels[-1].shape[:2])
+            even = levels[-1][: 2 * height, : 2 * width]
+            levels.append(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
+    return levels
+
+
+def _crop_shrunk(levels: list[np.ndarray], face: Face, size: int) -> np.ndarray:
+    """`crop_face`, from the photo halved as often as the crop has room for."""
+    scale = max(1.0, face.side / size / _MIN_OVERSAMPLING)  # px of the photo per px needed
+    halvings = min(int(np.log2(scale)), len(levels) - 1)
+    landmarks = (face.landmarks + 0.5) * 0.5**halvings - 0.5
+    return crop_face(levels[halvings], replace(face, landmarks=landmarks), size)
 
 
 def _rescale(face: Face, scale: tuple[float, float]) -> Face:

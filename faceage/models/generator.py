@@ -345,16 +345,18 @@ class FaceAgeModel(nn.Module):
         change: Change = self.decoder(encoded.identity, encoded.detail, modulation)
         return change
 
-    def age_logits(self, faces: Tensor, zoom: float = 1.0) -> Tensor:  # N,3,R,R -> N,101
+    def age_logits(self, faces: Tensor, *zooms: float) -> Tensor:  # N,3,R,R -> N,101
         """Logits over the years 0-100, from FFHQ crops in [-1, 1].
 
         Args:
             faces: crops, best at R = `config.classifier_crop`.
-            zoom: above 1, a smaller part of the face fills the classifier's input.
+            zooms: above 1, a smaller part of the face fills the classifier's input; 1 if none is
+                given. Of several, all faces at the first come first.
         """
         config = self.config
-        inner = inner_face(faces, config.classifier_size, zoom, config.classifier_window)
-        return self.classify(inner)
+        size, window = config.classifier_size, config.classifier_window
+        inner = [inner_face(faces, size, zoom, window) for zoom in zooms or (1.0,)]
+        return self.classify(torch.cat(inner))
 
     def classify(self, inner: Tensor) -> Tensor:  # N,3,s,s -> N,101
         """Logits over the years 0-100, from windows that are cut out and resized already."""

@@ -65,7 +65,7 @@ def classify_tta(model: FaceAgeModel, faces: torch.Tensor) -> torch.Tensor:  # N
     """Logits over whole years of V views: the face and its mirror image, at each of the zooms."""
     both = torch.cat([faces, faces.flip(3)])
     zooms = TTA_ZOOMS[model.config.encoder]
-    logits = torch.cat([model.age_logits(both, zoom) for zoom in zooms])
+    logits = model.age_logits(both, *zooms)
     return logits.float().reshape(-1, len(faces), YEARS)
 
 

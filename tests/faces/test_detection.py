@@ -12,6 +12,7 @@ from face_geometry import moved
 
 from faceage import hub
 from faceage.errors import ConfigError, WeightsError
+from faceage.faces import detection
 from faceage.faces.alignment import Face, crop_face
 from faceage.faces.detection import SearchResult, make_detector
 from faceage.faces.paste import paste_change
@@ -57,6 +58,20 @@ def test_a_tilted_head(portrait: np.ndarray, found: Face, degrees: float) -> Non
     assert within(face, moved(turn, found.landmarks), 0.06)
 
 
+@pytest.mark.parametrize("size", [(4000, 3000), (3001, 4003), (2049, 2300)])
+def test_halving_large_photos_moves_no_landmark(
+    portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    large = cv2.resize(portrait, size, interpolation=cv2.INTER_CUBIC)
+    large = large[:, : size[0] * 7 // 8].copy()  # not only multiples
+    detector = make_detector()
+    (halved,) = detector.detect(large)
+    monkeypatch.setattr(detection, "_HALVING_SIDE", 100_000)
+    (full,) = detector.detect(large)
+    assert len(detection._halve_repeatedly(large)) == 1
+    assert np.abs(halved.landmarks - full.landmarks).max() < 0.005 * full.side
+
+
 def turn(landmarks: np.ndarray, turns: int, width: int, height: int) -> np.ndarray:
     """Where `np.rot90(photo, turns)` shows points of the photo."""
     for _ in range(turns):
@@ -85,7 +100,7 @@ def test_turned_faces_that_score_low_upright_only(portrait: np.ndarray, turns: i
     """Found upright, too, but with the mouth taken for the eyes."""
     photo = np.ascontiguousarray(np.rot90(portrait, turns))
     detector = make_detector(min_score=0.2)
-    upright = detector._find(cv2.resize(photo, (480, 480)), photo.shape)
+    upright = detector._find(photo, photo.shape)
     assert upright
     (face,) = (f for f in detector.detect(photo) if f.score > 0.85)
     assert face.score > max(f.score for f in upright) + 0.03
