@@ -1,11 +1,13 @@
 """Loading pictures for training: from memory if they fit, else from disk while training."""
 
+import atexit
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -41,6 +43,11 @@ class StreamedDataset:
         Raises:
             DataError: a picture is missing or damaged.
         """
+        batches = self._decode(indices)
+        _running.add(batches)
+        return batches
+
+    def _decode(self, indices: Iterable[Tensor]) -> Generator[Tensor]:
         loader: DataLoader[Any] = DataLoader(
             self._reader,  # type: ignore[arg-type]  # has no length: the sampler is endless
             sampler=(index.tolist() for index in indices),
@@ -57,6 +64,16 @@ class StreamedDataset:
                 yield torch.from_numpy(images)
         finally:
             self._reader.dataset.close()
+
+
+_running: WeakSet[Generator[Tensor]] = WeakSet()
+
+
+@atexit.register
+def _stop_workers() -> None:
+    """End the workers before the program, which would wait for them: they ignore SIGTERM."""
+    for batches in list(_running):
+        batches.close()
 
 
 def load(
@@ -126,6 +143,6 @@ def _return_unchanged(images: object) -> object:
 
 
 def _ignore_signals(worker: int) -> None:
-    """A stopped training still needs its workers for the current step; then it ends them."""
+    """Signals to all processes shall not end workers: the training still finishes its step."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_python
 
 from faceage.data import loading
 from faceage.data.datasets import Dataset, DecodedDataset, decode, open_dataset
@@ -91,6 +92,18 @@ def test_errors_of_workers_are_one_line(dataset: Dataset, workers: int) -> None:
         list(StreamedDataset(dataset, SIZE, workers).batches(INDICES))
     assert "\n" not in str(caught.value)
     assert caught.value.hint == "Restore the picture or remove the row."
+
+
+def test_a_program_can_end_while_workers_run(dataset: Dataset) -> None:
+    program = (
+        "import torch\n"
+        "from faceage.data.datasets import open_dataset\n"
+        "from faceage.data.loading import StreamedDataset\n"
+        f"dataset = StreamedDataset(open_dataset({str(dataset.root)!r}), 8, workers=2)\n"
+        "batches = dataset.batches(torch.tensor([k % 30]) for k in range(10**6))\n"
+        "print(next(batches).shape)\n"
+    )
+    assert run_python("-c", program) == "torch.Size([1, 8, 8, 3])\n"
 
 
 def test_pictures_that_fit_in_memory_are_decoded(dataset: Dataset) -> None:

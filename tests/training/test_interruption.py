@@ -24,18 +24,20 @@ SMALL += ["projected=false", "losses.target_age=0", "warmup_images=0", "batch_si
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    """Trains a tiny model in `run`; saves for the first time after 0.6 seconds."""
+    """Trains a tiny model in `run`, with workers; saves for the first time after 0.6 seconds."""
     data = tmp_path / "data"
     data.mkdir()
     write_noise(data)
-    options = [f"--set={setting}" for setting in (*SMALL, "save_minutes=0.01")]
+    options = [f"--set={setting}" for setting in (*SMALL, "save_minutes=0.01", "memory_gb=0")]
     return [*COMMAND, "--data", str(data), "--out", str(tmp_path / "run"), *options]
 
 
 def _start(command: list[str]) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -47,7 +49,7 @@ def test_a_signal_saves_the_state(
     deadline = time.monotonic() + 120
     while not (run / "samples").is_dir() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal or a batch system does
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (code, "")
     state = load_state(run / "state.pt")
