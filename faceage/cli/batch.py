@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def load_ager(weights: str, device: str, detector: str, min_score: float) -> "FaceAger":
-    """As `faceage.load`, with one thread for each network on the CPU, unless OMP_NUM_THREADS is set.
+    """As `faceage.load`, with one thread for the networks unless OMP_NUM_THREADS is set.
 
     Photos are read and faces found in another thread, which keeps a second core busy. On two cores
     with other work, 300 faces took 15 to 24 s with one thread and 45 to 154 s with two; and the
