@@ -82,7 +82,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors creates files that only their owner can read
         temporary.replace(path)
     except Exception as error:  # torch and safetensors have their own error classes
         raise OutputError(f"Cannot write {path}: {_reason(error)}.", "Choose another place.") from (

@@ -1,6 +1,7 @@
 """Fixtures: a real face, a tiny model with random weights, the command line."""
 
 import hashlib
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,13 @@ TINY = ModelConfig(
     classifier_blocks=1,
     decoder_blocks=1,
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """SIGINT works in tests also where a shell started them in the background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -406,6 +406,13 @@ def _write(kind: str, path: Path, model: FaceAgeModel) -> None:
 
 
 @pytest.mark.parametrize("kind", ["weights", "state"])
+def test_files_have_ordinary_permissions(tmp_path: Path, model: FaceAgeModel, kind: str) -> None:
+    (tmp_path / "ordinary").touch()
+    _write(kind, tmp_path / "file", model)
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+@pytest.mark.parametrize("kind", ["weights", "state"])
 def test_a_failed_write_keeps_the_old_file(
     tmp_path: Path, model: FaceAgeModel, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,11 @@ PHOTOS = [
 COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
+    "pairs": [
+        *("--ages", "--embedder", "--generator", "--out", "--parser", "--people", "--sample"),
+        *("--seed", "--size", "--teacher"),
+    ],
+    "train-teacher": ["--backbone", "--data", "--images", "--out", "--seed"],
     "predict": ["--csv", "--draw", "--json", "--jsonl", *COMMON],
     "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *COMMON],
     "align": ["--out", "--size", *PHOTOS],

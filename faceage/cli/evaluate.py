@@ -42,11 +42,8 @@ def evaluate(
         typer.Option(metavar="FILE", help="An ONNX face embedder, to measure identity."),
     ] = None,
     perceptual_evaluator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="AlexNet's weights, for LPIPS and kernel distances; torchvision downloads them.",
-        ),
+        Path | None,
+        typer.Option(metavar="FILE", help="torchvision's AlexNet, for LPIPS and kernel distances."),
     ] = None,
     inception: Annotated[
         Path | None,
@@ -72,10 +69,14 @@ def evaluate(
 ) -> None:
     """Evaluate models and other methods on held-out faces.
 
-    Measures age estimation, reconstruction and cycle reconstruction, and of aged faces: predicted
-    age, identity, and distances from real faces. What needs an evaluator that is not given is left
-    out. Writes report.json, report.md, report.html and contact sheets into --out. Run it with
-    torchrun to share the work.
+    Measures age estimation and its robustness, reconstruction and cycle
+    reconstruction; and of aged faces the predicted age, its bias, identity,
+    sharpness, skin, and distances from real faces. What needs an evaluator
+    that is not given is left out.
+
+    Prints the report as Markdown, or as JSON. With --out, writes report.json,
+    report.md, report.html and contact sheets. Under torchrun, processes share
+    the work.
     """
     targets = parse_ages(to) if to else None
     folders = _parse_folders(images or ())

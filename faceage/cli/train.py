@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from faceage.cli.common import DeviceOption, command, say
+from faceage.cli.common import DeviceOption, command, note, say
 
 
 @command
@@ -39,16 +39,24 @@ def train(
     ] = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the options and the cost without training.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check options and data, estimate cost, memory and time; train nothing.",
+        ),
     ] = False,
 ) -> None:
     """Train the model. The same command resumes an interrupted run; torchrun uses several GPUs."""
-    from faceage.training.config import cost, make_config, to_dict
+    from faceage.training.config import make_config
 
     config = make_config(recipe, data, out, settings or (), images=images, vgg=vgg, licence=licence)
     if dry_run:
-        config.check()
-        typer.echo(json.dumps(to_dict(config) | {"cost": cost(config)}, indent=2))
+        from faceage.training.estimate import inspect_run
+
+        report = inspect_run(config, device)
+        typer.echo(json.dumps(report, indent=2))
+        for needed in report["missing"]:
+            note(needed)
         return
 
     from faceage import distributed

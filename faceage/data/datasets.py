@@ -43,6 +43,10 @@ _UNREADABLE = (
 )
 
 
+class EmptySplitError(DataError):
+    """A dataset has no pictures in a split."""
+
+
 class Dataset:
     """The labelled samples of one split, and access to their pictures."""
 
@@ -51,7 +55,7 @@ class Dataset:
         self.root = root
         self.samples = list(samples)
         if not self.samples:
-            raise DataError(
+            raise EmptySplitError(
                 f"No labelled pictures in {root}.", "Check the folder and the column set."
             )
         # Open zips, which processes and threads must not share.
@@ -99,6 +103,29 @@ class Dataset:
             image = image.resize((size, size), method)
         return np.asarray(image)
 
+    def check_files(self) -> None:
+        """Check that all pictures are there, without reading them.
+
+        Raises:
+            DataError: some are missing, or a zip is missing or damaged.
+        """
+        members = {name: self._list_zip(name) for name in {s.zip for s in self.samples if s.zip}}
+        missing = [
+            sample.file
+            for sample in self.samples
+            if not (
+                sample.file in members[sample.zip]
+                if sample.zip
+                else (self.root / sample.file).is_file()
+            )
+        ]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(self)} pictures in {self.root} are missing, such as "
+                f"{missing[0]}.",
+                "Restore them or remove their rows from the csv.",
+            )
+
     def close(self) -> None:
         """Close the zips that this process has opened."""
         for key in [key for key in self._archives if key[0] == os.getpid()]:
@@ -122,6 +149,14 @@ class Dataset:
         if len(data) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
         return data
+
+    def _list_zip(self, name: str) -> set[str]:
+        try:
+            return set(self._open_zip(name).namelist())
+        except _UNREADABLE as error:
+            raise DataError(
+                f"Cannot read {self.root / name}: {error}.", "Restore the zip or remove its rows."
+            ) from None
 
     def _open_zip(self, name: str) -> zipfile.ZipFile:
         key = (os.getpid(), threading.get_ident(), name)

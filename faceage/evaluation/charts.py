@@ -10,11 +10,7 @@ from faceage.evaluation.results import AgeResult, Estimate, TargetResult
 
 
 def draw_control(targets: Mapping[str, Sequence[TargetResult]], real: Sequence[AgeResult]) -> bytes:
-    """Predicted age against target age, of every method, and against the label of real faces.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
+    """Predicted age against target age, of every method, and against the label of real faces."""
     matplotlib = import_extra("matplotlib", "The report")
     figure = import_extra("matplotlib.figure", "The report").Figure((7, 6), layout="tight")
     axes = figure.subplots()
@@ -23,9 +19,8 @@ def draw_control(targets: Mapping[str, Sequence[TargetResult]], real: Sequence[A
     means = [(group.label.value, group.predicted) for group in real[:-1] if group.label]
     _draw_curve(axes, means, label="real faces, at their label", color="0.4", linestyle="--")
     for name, rows in targets.items():
-        _draw_curve(
-            axes, [(row.target, row.predicted_age) for row in rows], label=name.replace("$", r"\$")
-        )
+        points = [(row.target, row.predicted_age) for row in rows]
+        _draw_curve(axes, points, label=name.replace("$", r"\$"))  # no formula
     axes.set(xlabel="target age, years", ylabel="predicted age, years")
     axes.grid(color="0.9")
     axes.legend(frameon=False)

@@ -40,10 +40,8 @@ def import_extra(name: str, user: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ConfigError(
-            f"{user} needs {name.partition('.')[0]}, which is not installed.",
-            "Install it with: pip install 'faceage[evaluate]'",
-        ) from None
+        problem = f"{user} needs {name.partition('.')[0]}, which is not installed."
+        raise ConfigError(problem, "Install it with: pip install 'faceage[evaluate]'") from None
 
 
 class Inputs:
@@ -65,11 +63,7 @@ class Inputs:
         return len(self.dataset)
 
     def crops(self, chosen: Indices, size: int = CROP) -> Pixels:
-        """The chosen faces, (M,size,size,3) RGB, resized from the pictures themselves.
-
-        Raises:
-            DataError: a picture is missing or damaged.
-        """
+        """The chosen faces, (M,size,size,3) RGB, resized from the pictures themselves."""
         samples = [self.dataset.samples[i] for i in chosen]
         part = Dataset(self.dataset.name, self.dataset.root, samples)
         return np.asarray(decode(part, size).images)

@@ -122,6 +122,8 @@ class PerceptualEvaluator:
     name = "LPIPS 0.1 (AlexNet)"
 
     def __init__(self, path: str | Path) -> None:
+        path, hint = Path(path), "Give torchvision's alexnet."
+        _check_file(path, "perceptual evaluator", hint)
         lpips, tensors = import_extra("lpips", "The perceptual evaluator"), read_tensors(path)
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # lpips uses an outdated call of torchvision
@@ -131,9 +133,9 @@ class PerceptualEvaluator:
             name: f"features.{name.partition('.')[2]}" for name in self._lpips.net.state_dict()
         }
         chosen = {name: tensors[key] for name, key in names.items() if key in tensors}
-        _load(self._lpips.net, chosen, path, "Give torchvision's alexnet.")
+        _load(self._lpips.net, chosen, path, hint)
         self._lpips.eval()
-        self.sha256 = file_sha256(Path(path))
+        self.sha256 = file_sha256(path)
 
     @torch.inference_mode()
     def distances(self, a: Pixels, b: Pixels) -> Floats:
@@ -168,12 +170,14 @@ class InceptionEvaluator:
     name = "Inception v3 (torchvision)"
 
     def __init__(self, path: str | Path) -> None:
+        path, hint = Path(path), "Give torchvision's inception_v3."
+        _check_file(path, "Inception", hint)
         tensors = {k: v for k, v in read_tensors(path).items() if not k.startswith(("Aux", "fc"))}
         # The weights are of input in [-1, 1], to which transform_input would convert ImageNet's.
         self._net = inception_v3(aux_logits=False, init_weights=False, transform_input=False)
         self._net.fc = nn.Identity()
-        _load(self._net, tensors, path, "Give torchvision's inception_v3.")
-        self.sha256 = file_sha256(Path(path))
+        _load(self._net, tensors, path, hint)
+        self.sha256 = file_sha256(path)
 
     @torch.inference_mode()
     def features(self, crops: Pixels) -> Floats:
@@ -233,7 +237,12 @@ def similarity(points: Floats, wanted: Floats) -> Floats:
     return np.array([[x, -y, shift.real], [y, x, shift.imag]])
 
 
-def _load(net: nn.Module, tensors: dict[str, Tensor], path: str | Path, hint: str) -> None:
+def _check_file(path: Path, evaluator: str, hint: str) -> None:
+    if not path.is_file():
+        raise WeightsError(f"No {evaluator} {path}.", hint)
+
+
+def _load(net: nn.Module, tensors: dict[str, Tensor], path: Path, hint: str) -> None:
     """Load exactly these weights, for evaluation."""
     try:
         net.load_state_dict(tensors)
@@ -245,8 +254,7 @@ def _load(net: nn.Module, tensors: dict[str, Tensor], path: str | Path, hint: st
 
 def _open_onnx(path: Path, evaluator: str, hint: str) -> tuple[Any, list[list[Any]]]:
     """An onnxruntime session on the CPU, and the shapes of its inputs and of its first output."""
-    if not path.is_file():
-        raise WeightsError(f"No {evaluator} {path}.", hint)
+    _check_file(path, evaluator, hint)
     onnxruntime = import_extra("onnxruntime", f"The {evaluator}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

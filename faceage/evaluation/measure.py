@@ -59,7 +59,7 @@ class Measurer:
         def work(part: Indices) -> Arrays:
             every = np.ones(len(part), bool)
             batch = AgedBatch(self.inputs.crops(part), every, every)
-            return self._evaluate(batch, self._landmarks(part), features=True)
+            return self._evaluate(batch, part, features=True)
 
         return self._share(np.arange(len(self.inputs)), work, "real faces")
 
@@ -81,7 +81,7 @@ class Measurer:
 
         def work(part: Indices) -> Arrays:
             faces = FaceBatch(part, self.inputs.crops(part), self.inputs.ages[part])
-            landmarks, lost = self._landmarks(part), np.zeros(len(part), np.int64)
+            lost = np.zeros(len(part), np.int64)
             measured = _measure_appearance(faces.images, np.ones(len(part), bool))
             cycle = [others[part]] if isinstance(method, WeightsMethod) else []
             ages = [*(np.full(len(part), target) for target in targets), faces.ages, *cycle]
@@ -89,7 +89,7 @@ class Measurer:
                 lost += aged.exists & ~aged.found
                 if i < len(targets):
                     features = targets[i] in [span.target for span in RANGES]
-                    here = self._evaluate(aged, landmarks, features=features)
+                    here = self._evaluate(aged, part, features=features)
                     here |= _measure_appearance(aged.images, aged.found) | {"exists": aged.exists}
                     measured |= {(name, targets[i]): values for name, values in here.items()}
                 elif i == len(targets):
@@ -102,15 +102,16 @@ class Measurer:
 
         return self._share(chosen, work, f"{method.info.name}: ageing")
 
-    def _evaluate(self, batch: AgedBatch, landmarks: Floats, *, features: bool) -> dict[Any, Any]:
-        """Predicted ages, embeddings and features; `landmarks` are those of the inputs."""
+    def _evaluate(self, batch: AgedBatch, part: Indices, *, features: bool) -> dict[Any, Any]:
+        """Predicted ages, embeddings and features of these inputs, unchanged or aged."""
         age, identity = self.evaluators.age, self.evaluators.identity
         look, inception = self.evaluators.perceptual, self.evaluators.inception
         images, found, values = batch.images, batch.found, dict[Any, Any]()
-        points = landmarks if batch.landmarks is None else batch.landmarks
         if age:
             values["predicted_age"] = _where(found, age.ages, images)
         if identity:
+            points = batch.landmarks
+            points = self.inputs.landmarks(part) if points is None else points
             values["embedding"] = _where(found, identity.embed, images, points)
         if look and features:
             values["features"] = _where(found, look.features, images)
@@ -129,12 +130,6 @@ class Measurer:
         if look := self.evaluators.perceptual:
             values[f"{name}_lpips"] = _where(aged.found, look.distances, before, after)
         return values
-
-    def _landmarks(self, part: Indices) -> Floats:
-        """Landmarks, (N,5,2) px; nan if no evaluator needs them, as detecting them takes time."""
-        if self.evaluators.identity:
-            return self.inputs.landmarks(part)
-        return np.full((len(part), 5, 2), np.nan)
 
     def _share(self, chosen: Indices, work: Callable[[Indices], Arrays], label: str) -> Arrays:
         """The work's arrays of the chosen faces, batch by batch, in order, in every process."""

@@ -36,23 +36,19 @@ def laplacian_variance(pictures: Numbers) -> Floats:
 def bootstrap_interval(
     *samples: Numbers,
     statistic: Callable[..., Any] = np.mean,
-    confidence: float = 0.95,
     rounds: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic of one or more independent samples.
+    """95 % percentile bootstrap interval of a statistic of one or more independent samples.
 
     Args:
         samples: one value per face, at least one each; the sizes may differ.
-        statistic: takes as many arrays as there are samples.
+        statistic: of as many arrays as there are samples, over `axis`.
         rounds: how often each sample is drawn with replacement.
     """
     random = np.random.default_rng(seed)
-    drawn = [
-        statistic(*(values[random.integers(0, len(values), len(values))] for values in samples))
-        for _ in range(rounds)
-    ]
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    drawn = [each[random.integers(0, len(each), (rounds, len(each)))] for each in samples]
+    low, high = np.quantile(statistic(*drawn, axis=-1), [0.025, 0.975])
     return float(low), float(high)
 
 

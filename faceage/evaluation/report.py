@@ -30,7 +30,8 @@ TABLES = [
      """The faces that are also aged, shrunk to an inner face of 48 px and enlarged again, without
      colour, or compressed; the interval is that of 80 %."""),
     (AGED, "Age ranges", "ranges", "in_range predicted_age",
-     "All faces are aged to one target in each range; the age evaluator predicts their new ages."),
+     """All faces are aged to 7, 17, 30, 45 and 65 years, one target in each range; the age
+     evaluator predicts the age of the result."""),
     (AGED, "Age control", "targets", "predicted_age mae",
      "Mean predicted age at a target, and the mean absolute difference from it."),
     (AGED, "Bias against real faces", "targets", "real_age bias",

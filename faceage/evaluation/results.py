@@ -13,8 +13,6 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from faceage.errors import DataError
 
-SCHEMA = 3
-
 
 class AgeRange(NamedTuple):
     """A range of ages, as in the paper: whole years from `low` on and below `high`."""
@@ -177,7 +175,7 @@ class Report:
     real_ranges: tuple[RangeResult, ...]
     methods: tuple[MethodResult, ...]
     remarks: tuple[str, ...]
-    schema: int = SCHEMA
+    schema: int = 3  # of the JSON
 
     def to_json(self) -> str:
         """The report as JSON."""
@@ -192,8 +190,8 @@ class Report:
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-            if values["schema"] != SCHEMA:
-                raise ValueError(f"schema {values['schema']}, not {SCHEMA}")
+            if values["schema"] != cls.schema:
+                raise ValueError(f"schema {values['schema']}, not {cls.schema}")
             report: Report = _build(cls, values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(

@@ -1,6 +1,5 @@
 """`faceage evaluate`: several methods evaluated on one split of a dataset, side by side."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,11 +77,11 @@ def evaluate(options: Options, evaluators: Evaluators | None = None) -> Report:
 
 def _check(methods: Sequence[Method], evaluators: Evaluators, options: Options) -> None:
     """Raises the errors that would otherwise come after the work."""
-    names = Counter(method.info.name for method in methods)
+    names = [method.info.name for method in methods]
     if not names:
         raise ConfigError("There is nothing to evaluate.", "Name weights, or folders of pictures.")
-    if twice := next((name for name, count in names.items() if count > 1), ""):
-        raise ConfigError(f"Two methods are named {twice}.", "Give the pictures another name.")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"Two methods are named {twice.pop()}.", "Rename the pictures.")
     if options.out:
         for library in ("jinja2", "matplotlib"):
             import_extra(library, "The report")
@@ -107,10 +106,8 @@ class Evaluation:
         """Measures everything."""
         inputs, options, evaluators = self.inputs, self.options, vars(self.evaluators)
         if inexact := int((~inputs.exact).sum()):
-            self.remarks.append(
-                f"{inexact} of {len(inputs)} faces are labelled with a group only: their source age"
-                " is its middle, and errors in years are of the others."
-            )
+            remark = f"{inexact} of {len(inputs)} faces are labelled with a group only"
+            self.remarks.append(f"{remark}: its middle is their age; errors are of the others.")
         chosen = self._draw(methods)
         real = self.measurer.unchanged() if any(evaluators.values()) else {}
         results = [self._measure(method, chosen, real) for method in methods]
@@ -145,9 +142,8 @@ class Evaluation:
         if not len(indices):
             raise DataError(f"{names} have no input in common.", "Evaluate them one by one.")
         if folders:
-            self.remarks.append(
-                f"Aged faces are drawn from the {len(indices)} with results of {names}."
-            )
+            remark = f"The aged faces are drawn from the {len(indices)} with results of {names}."
+            self.remarks.append(remark)
         random = np.random.default_rng(self.options.seed)
         return np.sort(random.choice(indices, min(self.options.limit, len(indices)), replace=False))
 
@@ -212,7 +208,7 @@ def _list_remarks(method: Method, aged: AgedResults) -> list[str]:
     remarks = {
         f"{method.unmatched} results of {name} belong to no input.": method.unmatched,
         f"In {lost} results of {name} no face was found: they are not measured.": lost,
-        f"{name} lacks {missing} results: its values are of the others.": missing,
+        f"{name} lacks {missing} of its results: the values are of the others.": missing,
         f"Results of {name} at {asked} years are left out: name these ages with --to.": asked,
         f"{name} is a folder of pictures: cycle reconstruction cannot be measured.": True,
     }

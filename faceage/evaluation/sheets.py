@@ -33,42 +33,33 @@ def draw_sheets(
         last, count = len(aged.targets) - 1, min(len(aged.targets), len(AGES))
         targets = [aged.targets[round(i)] for i in np.linspace(0, last, count)]
     rows = spread_people(aged.inputs.ages[aged.own], people, seed)
-    columns = {f"{age:g} years": np.full(len(rows), age) for age in targets}
-    drawn = {"random": (rows, columns)}
+    wanted = {"random": (rows, {f"{age:g} years": np.full(len(rows), age) for age in targets})}
     for kind in ("best", "worst"):
         rows, ages = find_extremes(aged, people, worst=kind == "worst")
-        drawn[kind] = rows, {"aged": ages}
+        wanted[kind] = rows, {"aged": ages}
+
+    def draw(rows: Indices, columns: dict[str, Floats], title: str) -> Image.Image:
+        chosen, every = aged.own[rows], np.ones(len(rows), bool)
+        faces = FaceBatch(chosen, aged.inputs.crops(chosen), aged.inputs.ages[chosen])
+        results = [AgedBatch(faces.images, every, every), *method.age(faces, [*columns.values()])]
+        pictures, captions = [], []
+        for ages, result in zip([faces.ages, *columns.values()], results, strict=True):
+            shown = zip(result.images, result.found, strict=True)
+            pictures.append([image if found else None for image, found in shown])
+            texts = [f"{a:g}" if found else "" for a, found in zip(ages, result.found, strict=True)]
+            if evaluator:
+                predicted = zip(texts, evaluator.ages(result.images), strict=True)
+                texts = [text and f"{text}, predicted {age:.0f}" for text, age in predicted]
+            captions.append(texts)
+        tiles, under = (list(zip(*values, strict=True)) for values in (pictures, captions))
+        return contact_sheet(tiles, ["unchanged", *columns], captions=under, title=title)
+
     sheets: dict[str, tuple[Image.Image, Sequence[float]]] = {}
-    for kind, (rows, columns) in drawn.items():
+    for kind, (rows, columns) in wanted.items():
         if len(rows) and columns:
-            ages = np.unique(np.concatenate([*columns.values()])).tolist()
-            sheets[kind] = _draw(method, aged, rows, columns, TITLES[kind], evaluator), ages
+            shown = np.unique(np.concatenate([*columns.values()])).tolist()
+            sheets[kind] = draw(rows, columns, f"{method.info.name}: {TITLES[kind]}"), shown
     return sheets
-
-
-def _draw(
-    method: Method,
-    aged: AgedResults,
-    rows: Indices,
-    columns: dict[str, Floats],
-    title: str,
-    evaluator: AgeEvaluator | None,
-) -> Image.Image:
-    """Faces unchanged and at the ages of each column, with the predicted ages."""
-    people, every = aged.own[rows], np.ones(len(rows), bool)
-    faces = FaceBatch(people, aged.inputs.crops(people), aged.inputs.ages[people])
-    results = [AgedBatch(faces.images, every, every), *method.age(faces, [*columns.values()])]
-    pictures, captions = [], []
-    for ages, (images, _, found, _) in zip([faces.ages, *columns.values()], results, strict=True):
-        pictures.append([image if f else None for image, f in zip(images, found, strict=True)])
-        texts = [f"{age:g}" if f else "" for age, f in zip(ages, found, strict=True)]
-        if evaluator:
-            predicted = zip(texts, evaluator.ages(images), strict=True)
-            texts = [text and f"{text}, predicted {age:.0f}" for text, age in predicted]
-        captions.append(texts)
-    rows_of = [list(zip(*values, strict=True)) for values in (pictures, captions)]
-    title = f"{method.info.name}: {title}"
-    return contact_sheet(rows_of[0], ["unchanged", *columns], captions=rows_of[1], title=title)
 
 
 def spread_people(ages: Floats, count: int, seed: int) -> Indices:

@@ -92,7 +92,7 @@ class Summarizer:
         if not (count := min(map(len, samples))):
             return None
         ends = metrics.bootstrap_interval(*samples, statistic=statistic, seed=self.seed)
-        return _estimate(statistic(*samples), ends, count)
+        return _estimate(statistic(*samples, axis=-1), ends, count)
 
     def means(self, values: Mapping[str, Floats], here: Any = np.s_[:]) -> dict[str, Any]:
         """The mean of each, of the faces that `here` selects."""
@@ -205,8 +205,10 @@ class Summarizer:
         if (ages := aged.arrays.get(("predicted_age", target))) is not None:
             real = aged.real["predicted_age"][np.abs(self.inputs.ages - target) <= NEAR]
             values = {"predicted_age": ages, "mae": np.abs(ages - target), "real_age": real}
-            difference = self.mean(ages, real, statistic=lambda a, b: a.mean() - b.mean())
-            found |= self.means(values) | {"bias": difference}
+            found |= self.means(values)
+            found["bias"] = self.mean(
+                ages, real, statistic=lambda a, b, axis: a.mean(axis) - b.mean(axis)
+            )
         before, after = aged.arrays["sharpness"], aged.arrays["sharpness", target]
         detailed = np.isfinite(after) & (before > 0)  # the ratio of a flat picture is undefined
         medians = {

@@ -9,20 +9,15 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from faceage import hub
 from faceage.errors import ConfigError, WeightsError
-from faceage.models.discriminators import make_discriminator
-from faceage.models.generator import CLASSIFIER_WINDOWS, FaceAgeModel, ModelConfig
-from faceage.models.vgg import VggFeatures
+from faceage.models.generator import CLASSIFIER_WINDOWS, ModelConfig
 from faceage.training.losses import LossWeights
 
 
@@ -324,41 +319,3 @@ def _parse_value(text: str) -> Any:
 
 def _list_options(cls: type) -> str:
     return f"Options: {', '.join(f.name for f in dataclasses.fields(cls))}."
-
-
-def cost(config: TrainConfig) -> dict[str, float]:
-    """The cost of a run: millions of parameters, and GMAC per face of each part of the networks.
-
-    Counted from shapes alone, on meta tensors.
-    """
-    with torch.device("meta"):
-        model = FaceAgeModel(config.model)
-        discriminator = make_discriminator(
-            config.model,
-            VggFeatures(None) if config.projected else None,
-            model if config.age_features else None,
-        )
-        faces = torch.empty(2, 3, config.model.size, config.model.size)
-        age = torch.empty(2)
-        model.eval()
-        encoded = model.encode(faces)
-        parts: dict[str, Callable[[], Any]] = {
-            "encode": lambda: model.encode(faces),
-            "decode": lambda: model.decode(
-                encoded, age, None if config.model.decomposition else age
-            ),
-            "discriminate": lambda: discriminator(discriminator.extract_features(faces)),
-        }
-        if config.model.decomposition:
-            crop = torch.empty(2, 3, *[config.model.classifier_crop] * 2)
-            parts["classify"] = lambda: model.age_logits(crop)
-        figures: dict[str, float] = {}
-        for name, run in parts.items():
-            with FlopCounterMode(display=False) as counter:
-                run()
-            figures[f"gmac_{name}"] = round(counter.get_total_flops() / 4e9, 4)
-    for name, net in (("generator", model), ("discriminator", discriminator)):
-        figures[f"million_parameters_{name}"] = round(
-            sum(p.numel() for p in net.parameters()) / 1e6, 3
-        )
-    return figures

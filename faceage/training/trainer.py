@@ -20,8 +20,8 @@ from faceage import distributed, hub
 from faceage.ages import GROUPS
 from faceage.checkpoints import BatchNorm, read_tensors, recalibrate, save_weights
 from faceage.data.augmentation import inner_faces, whole_faces
-from faceage.data.datasets import Dataset, Labels, open_dataset
-from faceage.errors import DataError, FaceAgeError
+from faceage.data.datasets import Dataset, EmptySplitError, Labels, open_dataset
+from faceage.errors import FaceAgeError
 from faceage.files import make_folder
 from faceage.imaging.photos import Photo, save_photo
 from faceage.models.discriminators import Features
@@ -43,7 +43,6 @@ from faceage.training.losses import (
 from faceage.training.networks import Networks, batch_norms, warmup_parts
 from faceage.training.provenance import describe_run
 from faceage.training.state import (
-    STATE,
     RunState,
     make_replay_buffer,
     read_state,
@@ -84,7 +83,7 @@ def make_trainer(config: TrainConfig, processes: distributed.Processes) -> "Trai
     path = find_vgg(config)
     vgg = VggFeatures(read_tensors(path)) if path else None
     synchronise = processes.count > 1 and processes.device.type == "cuda"
-    networks_class, trainer_class = _classes(config)
+    networks_class, trainer_class = trainer_classes(config)
     networks = networks_class(config, processes.device, vgg, synchronise)
     progress = Progress(config.images, config.out if processes.is_first else None)
     run = read_state(config, processes, networks, processes.device)
@@ -98,7 +97,8 @@ def make_trainer(config: TrainConfig, processes: distributed.Processes) -> "Trai
     return trainer_class(config, processes, networks, data, run, progress)
 
 
-def _classes(config: TrainConfig) -> "tuple[type[Networks], type[Trainer]]":
+def trainer_classes(config: TrainConfig) -> "tuple[type[Networks], type[Trainer]]":
+    """The classes of a run's networks and trainer."""
     if config.teacher:
         from faceage.training.distillation import DistillationNetworks, DistillationTrainer
 
@@ -115,7 +115,7 @@ def open_splits(data: str) -> tuple[Dataset, Dataset]:
     train_set = open_dataset(data, "train")
     try:
         return train_set, open_dataset(data, "val")
-    except DataError:
+    except EmptySplitError:
         return train_set, train_set
 
 
@@ -381,8 +381,6 @@ class Trainer:
         metadata = describe_run(self.config, self.data.dataset, self._sources())
         metadata |= {"images_seen": str(images_seen), "figures": json.dumps(figures)}
         save_weights(path, model, metadata)
-        # safetensors creates files that only their owner can read.
-        path.chmod((self.config.out / STATE).stat().st_mode)
         sheet = np.asarray(preview.draw_samples(model, val, self.device))
         save_photo(
             Photo(sheet),

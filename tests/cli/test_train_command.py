@@ -5,20 +5,24 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from noise_dataset import write_noise
 
 
 def test_train_dry_run(run, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
     answer = run(
-        *("train", "--data", "some", "--recipe", "compact", "--dry-run", "--out", tmp_path / "r"),
-        *("--set", "model.width=48", "--set", "losses.r1=2", "--images", 1000),
-        *("--vgg", "vgg19.pth"),
+        *("train", "--data", write_noise(tmp_path / "data"), "--out", tmp_path / "r", "--dry-run"),
+        *("--recipe", "compact", "--set", "model.size=32", "--set", "model.classifier_size=32"),
+        *("--set", "model.width=16", "--set", "losses.r1=2", "--images", 1000),
     )
     assert answer.code == 0, answer.err
-    resolved = json.loads(answer.out)
-    assert resolved["model"]["width"] == 48
-    assert resolved["losses"]["r1"] == 2
-    assert resolved["images"] == 1000
-    assert resolved["cost"]["gmac_encode"] > 0
+    report = json.loads(answer.out)
+    assert report["options"]["model"]["width"] == 16
+    assert report["options"]["losses"]["r1"] == 2
+    assert report["options"]["images"] == 1000
+    assert report["cost"]["gmac_encode"] > 0
+    assert report["memory"]["total_gb"] > 0
+    assert report["time"]["hours"] > 0
     assert not (tmp_path / "r").exists()
 
 

@@ -26,7 +26,7 @@ def check_refusals(
 
 
 def write_age_evaluator(path: Path, side: int = 64, years: int = 81) -> Path:
-    """Write a network shaped as age-v1: mean of each colour, linear, softmax over the years."""
+    """Write a network with the shapes of age-v1: mean colours -> linear -> softmax over years."""
     k = np.arange(years)
     # Scaled red is (level - 122.782) / 256; the logits make a bell round a quarter of the level.
     weights = np.zeros((3, years))

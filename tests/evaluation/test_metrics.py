@@ -58,8 +58,6 @@ def test_bootstrap_interval_of_a_mean() -> None:
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.25 * error)
     assert (low, high) == bootstrap_interval(values)  # seeded
     assert (low, high) != bootstrap_interval(values, seed=1)
-    narrow = bootstrap_interval(values, confidence=0.5)
-    assert low < narrow[0] < narrow[1] < high
 
 
 def test_bootstrap_interval_of_another_statistic() -> None:
@@ -72,8 +70,8 @@ def test_bootstrap_interval_of_a_difference() -> None:
     random = np.random.default_rng(1)
     a, b = random.normal(10, 2, 400), random.normal(7, 3, 900)  # samples of different sizes
 
-    def difference(x: np.ndarray, y: np.ndarray) -> float:
-        return x.mean() - y.mean()
+    def difference(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        return x.mean(axis) - y.mean(axis)
 
     low, high = bootstrap_interval(a, b, statistic=difference)
     error = np.sqrt(a.var() / 400 + b.var() / 900)

@@ -171,7 +171,7 @@ def test_wrong_files(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
     save_file(few, tmp_path / "few.safetensors")
     save_file(few | {"features.10.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     problems = {
-        "missing.safetensors": "Cannot read",
+        "missing.safetensors": "No perceptual evaluator",
         "text.pth": "Cannot read",
         "few.safetensors": r"another network .*Missing key.*slice5.10.weight",
         "other.safetensors": r"another network .*slice5.10.bias",
@@ -233,7 +233,7 @@ def test_wrong_inception_files(tmp_path: Path, path: Path) -> None:
     (tmp_path / "text.pth").write_text("no network")
     (tmp_path / "alexnet.safetensors").write_bytes(path.read_bytes())
     problems = {
-        "missing.pth": "Cannot read",
+        "missing.pth": "No Inception",
         "text.pth": "Cannot read",
         "alexnet.safetensors": "another network",
     }

@@ -4,13 +4,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_data import full_report, sheets, sparse_report
-from faceage.evaluation.reports import html
 from PIL import Image
+from report_data import full_report, sheets, sparse_report
+
+from faceage.evaluation.report import render_html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -50,16 +52,18 @@ def browse(tmp_path: Path) -> Browse:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The page of a full report, of a sparse one, and of one with many long names."""
-    full, many = full_report(), full_report()
+    full = full_report()
     name = "a_model_with_a_name_that_has_no_place_to_break_" * 3
-    many["models"] = [{**full["models"][0], "name": f"{name}{i}"} for i in range(7)]
-    many["data"]["name"] = many["remarks"][0] = name * 3
+    methods = [
+        replace(full.methods[0], info=replace(full.methods[0].info, name=f"{name}{i}"))
+        for i in range(7)
+    ]
+    many = replace(full, methods=tuple(methods), data=name * 3, remarks=(name * 3,))
     folder = tmp_path_factory.mktemp("pages")
     found = {}
     for kind, report in {"full": full, "sparse": sparse_report(), "many": many}.items():
         found[kind] = folder / f"{kind}.html"
-        shown = sheets(report) if kind == "full" else {}
-        found[kind].write_text(html(report, shown), encoding="utf-8")
+        found[kind].write_text(render_html(report, sheets(report)), encoding="utf-8")
     return found
 
 
@@ -76,9 +80,9 @@ def framed(page: Path, width: int, height: int) -> Path:
     return frame
 
 
-def speaking(page: Path) -> Path:
-    """A copy of the page that tells its frame how wide it is, before its own policy forbids it."""
-    copy = page.with_name(f"{page.stem}-speaking.html")
+def reporting(page: Path) -> Path:
+    """A copy of the page that sends its width to its frame, before its own policy forbids it."""
+    copy = page.with_name(f"{page.stem}-reporting.html")
     script = (
         "<script>addEventListener('load', () => parent.postMessage("
         "document.documentElement.scrollWidth + ' of ' + innerWidth, '*'))</script>"
@@ -93,9 +97,9 @@ def speaking(page: Path) -> Path:
 def test_the_page_is_not_wider_than_its_window(
     pages: dict[str, Path], browse: Browse, kind: str, width: int
 ) -> None:
-    frame = framed(speaking(pages[kind]), width, 800)
-    told = browse(frame, "--dump-dom", "--virtual-time-budget=5000")
-    assert re.findall(r"<title>(.*)</title>", told) == [f"{width} of {width}"]
+    frame = framed(reporting(pages[kind]), width, 800)
+    shown = browse(frame, "--dump-dom", "--virtual-time-budget=5000")
+    assert re.findall(r"<title>(.*)</title>", shown) == [f"{width} of {width}"]
 
 
 @pytest.mark.parametrize("dark", [False, True])

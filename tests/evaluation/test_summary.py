@@ -66,7 +66,7 @@ def test_an_estimate_leaves_nan_out() -> None:
 def test_an_estimate_of_two_samples() -> None:
     make = summarizer(labelled([]))
     a, b = np.array([10.0, 20, NAN]), np.array([1.0, 1, 1])
-    found = make.mean(a, b, statistic=lambda x, y: x.mean() - y.mean())
+    found = make.mean(a, b, statistic=lambda x, y, axis: x.mean(axis) - y.mean(axis))
     assert found == Estimate(14, 9, 19, 2)
     assert make.mean(a, np.array([])) is None
 

@@ -12,7 +12,6 @@ from faceage.models.generator import ModelConfig
 from faceage.training.config import (
     RECIPES,
     TrainConfig,
-    cost,
     find_vgg,
     make_config,
     to_dict,
@@ -282,16 +281,3 @@ def test_every_size_that_passes_the_check_runs() -> None:
             assert model.age_logits(torch.zeros(1, 3, side, side)).shape == (1, 101)
             change = model.decode(model.encode(torch.zeros(1, 3, size, size)), torch.zeros(1))
         assert change.residual.shape == (1, 3, size, size)
-
-
-# --- cost -----------------------------------------------------------------------------------------
-
-
-def test_cost() -> None:
-    figures = cost(_config("compact"))
-    assert figures["million_parameters_generator"] == pytest.approx(7.425, abs=0.001)
-    assert figures["million_parameters_discriminator"] == pytest.approx(0.480, abs=0.001)
-    for way in ("encode", "decode", "discriminate", "classify"):
-        assert figures[f"gmac_{way}"] > 0
-    baseline = cost(_config("compact", "model.decomposition=false"))
-    assert "gmac_classify" not in baseline

@@ -340,6 +340,20 @@ def test_a_run_can_start_from_weights(make: Callable[..., TrainConfig], tmp_path
         train(replace(config, weights=None, losses=LossWeights(perceptual=0)), "cpu")
 
 
+def test_errors_come_in_the_order_in_which_they_are_fixed(
+    make: Callable[..., TrainConfig], data: Path, tmp_path: Path
+) -> None:
+    wrong = dict(lr=-1.0, data=str(tmp_path / "gone"), projected=True, weights=tmp_path / "gone")
+    fixes = [("Invalid options", "lr", 1.0), ("No dataset", "data", str(data))]
+    fixes += [("VGG19", "projected", False), ("gone", "weights", None)]
+    for says, name, fixed in fixes:
+        with pytest.raises(FaceAgeError, match=says):
+            train(make(images=8, **wrong), "cpu")
+        wrong[name] = fixed
+    assert not make().out.exists()
+    train(make(images=8, **wrong), "cpu")
+
+
 def test_a_vgg_file_that_is_none(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
     config = make(losses=LossWeights(perceptual=1), vgg=tmp_path / "gone.pth")
     with pytest.raises(WeightsError, match=r"gone\.pth"):
@@ -370,6 +384,17 @@ def test_without_a_val_set_the_training_set_is_monitored(
     (root / "faces.csv").write_text("file,age_group,set\n0.png,0-2,train\n")
     _, metadata = load_weights(train(make(data=str(root), images=8), "cpu"))
     assert set(json.loads(metadata["figures"])) == {"val/accuracy", "val/one_off"}  # no years known
+
+
+def test_a_malformed_val_set_is_refused(
+    make: Callable[..., TrainConfig], data: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "faces"
+    root.mkdir()
+    (root / "0.png").write_bytes((data / "0.png").read_bytes())
+    (root / "faces.csv").write_text("file,age,set\n0.png,5,train\n0.png,old,val\n0.png,7,test\n")
+    with pytest.raises(DataError, match="line 3"):
+        train(make(data=str(root)), "cpu")
 
 
 def test_the_ema_has_its_half_life(
