@@ -16,7 +16,7 @@ from PIL import Image
 from faceage import hub
 from faceage.ages import GROUP_NAMES, check_age
 from faceage.checkpoints import load_weights
-from faceage.devices import pick_device
+from faceage.devices import map_ahead, pick_device
 from faceage.errors import WeightsError
 from faceage.faces.alignment import Face, crop_face, native_size
 from faceage.faces.detection import MIN_SCORE, Detector, make_detector
@@ -37,6 +37,7 @@ from faceage.models.tta import (
 
 # Mean difference of the colour channels, in levels of 0-255, below which a crop is black and white.
 GREY = 1.5
+MAX_AHEAD = 2**28  # bytes; results of smaller photos are computed ahead
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,19 @@ class Prediction:
     probabilities: dict[str, float]
     face: Face
     number: int
+
+
+@dataclass(frozen=True, eq=False)
+class FaceCrops:
+    """Faces of one photo, cut out for the age classifier.
+
+    Attributes:
+        found: their numbers, boxes, landmarks and scores.
+        pixels: uint8 (F,R,R,3) RGB with R = `config.classifier_crop`.
+    """
+
+    found: list[NumberedFace]
+    pixels: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,14 +184,26 @@ class FaceAger:
             PhotoError: the photo cannot be opened.
             NoFaceError: there is no face, or not so many.
         """
-        photo = as_photo(photo)
+        return self.predict_crops(self.crop_faces(as_photo(photo), faces))
+
+    def crop_faces(self, photo: Photo, faces: str | int = "all") -> FaceCrops:
+        """The chosen faces, cut out for the age classifier: the part of `predict` without torch.
+
+        Raises:
+            NoFaceError: there is no face, or not so many.
+        """
         found = choose_faces(photo, self.detector, faces)
         side = self.model.config.classifier_crop
-        crops = np.stack([crop_face(photo.pixels, face, side) for _, face in found])
-        distributions = predict_distributions(self.model, to_tensor(crops, self.device))
+        return FaceCrops(
+            found, np.stack([crop_face(photo.pixels, face, side) for _, face in found])
+        )
+
+    def predict_crops(self, crops: FaceCrops) -> list[Prediction]:
+        """The ages of faces from `crop_faces`."""
+        distributions = predict_distributions(self.model, to_tensor(crops.pixels, self.device))
         return [
             _make_prediction(distribution, face, number)
-            for distribution, (number, face) in zip(distributions, found, strict=True)
+            for distribution, (number, face) in zip(distributions, crops.found, strict=True)
         ]
 
     def age(
@@ -212,13 +238,20 @@ class FaceAger:
             _NativeCrop(photo.pixels, face, change.flow.shape[-1], self.device)
             for face, change in zip(faces, changes, strict=True)
         ]
-        for i, age in enumerate(targets):
+
+        @torch.inference_mode()
+        def render(i: int) -> Aged:
             pixels, aged_crops = photo.full, []
             for k, face in enumerate(faces):
                 change = Change(*(part[i : i + 1] for part in changes[k]))
                 pixels = paste_change(pixels, face, native[k].levels(change))
                 aged_crops.append(to_uint8(apply_change(inputs[k : k + 1], change, "bicubic"))[0])
-            yield Aged(age, pixels, photo.alpha, tuple(aged_crops), faces, numbers)
+            return Aged(targets[i], pixels, photo.alpha, tuple(aged_crops), faces, numbers)
+
+        # While one result is written, the next two are computed, if there is memory for them.
+        threads = 2 if photo.full.nbytes < MAX_AHEAD else 0
+        for result in map_ahead(render, range(len(targets)), threads):
+            yield result()
 
     def _decode(self, views: Decomposed, index: int, targets: list[float]) -> Change:
         """The changes of one encoded face to all target ages, in batches of `CHUNK`."""

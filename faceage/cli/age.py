@@ -12,7 +12,7 @@ import typer
 
 from faceage import hub
 from faceage.ages import format_age, parse_ages
-from faceage.cli.batch import reject_failing, report_errors, run_batch
+from faceage.cli.batch import load_ager, reject_failing, report_errors, run_batch
 from faceage.cli.common import (
     DetectorOption,
     DeviceOption,
@@ -37,7 +37,7 @@ from faceage.cli.outputs import (
     plan_targets,
 )
 from faceage.errors import AgeError, ConfigError, OutputError
-from faceage.faces.selection import parse_faces
+from faceage.faces.selection import choose_faces, parse_faces
 from faceage.files import make_folder
 
 if TYPE_CHECKING:
@@ -149,17 +149,21 @@ def age(
 
     reject_failing(items, check)
     if any(not item.error and (crop or pending[item.path]) for item in items):
-        from faceage.api import load
+        ager = load_ager(weights, device, detector, min_score)
 
-        ager = load(weights, device, detector, min_score)
-
-    def work(item: Item) -> None:
+    def prepare(item: Item) -> "tuple[Photo, list[NumberedFace]] | None":
         known = options.known_files(targets[item.path])
         check_kept(file for file in known if file not in pending[item.path])
-        if crop or pending[item.path]:
-            age_photo(ager, item, targets[item.path], options)
+        if not crop and not pending[item.path]:
+            return None
+        photo = open_item(item)
+        return photo, choose_faces(photo, ager.detector, faces)
 
-    for _ in run_batch(items, work, "ageing"):
+    def work(item: Item, prepared: "tuple[Photo, list[NumberedFace]] | None") -> None:
+        if prepared:
+            age_photo(ager, item, *prepared, targets[item.path], options)
+
+    for _ in run_batch(items, prepare, work, "ageing"):
         pass
     return report_errors(items)
 
@@ -203,17 +207,21 @@ def _split_out(out: Path | None, several: bool) -> tuple[Path | None, Path | Non
     return out, None
 
 
-def age_photo(ager: "FaceAger", item: Item, target: Target, options: AgeOptions) -> None:
-    """Write one photo at all ages; prints the files written.
+def age_photo(
+    ager: "FaceAger",
+    item: Item,
+    photo: "Photo",
+    found: "list[NumberedFace]",
+    target: Target,
+    options: AgeOptions,
+) -> None:
+    """Write one photo with the faces `found` at all ages; prints the files written.
 
     Raises:
-        PhotoError, NoFaceError, OutputError: as in reading, detecting, writing.
+        OutputError: a file exists and is not to be changed, or cannot be written.
     """
-    from faceage.faces.selection import choose_faces
     from faceage.imaging.photos import save_photo
 
-    photo = open_item(item)
-    found = choose_faces(photo, ager.detector, options.faces)
     if options.crop and options.file and len(found) > 1:
         raise OutputError(
             f"{item.path} has {len(found)} faces, but {options.file} is one file.", "Use --face."

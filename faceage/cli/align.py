@@ -31,11 +31,12 @@ from faceage.cli.outputs import (
     plan_targets,
 )
 from faceage.errors import OutputError
-from faceage.faces.selection import parse_faces
+from faceage.faces.selection import choose_faces, parse_faces
 from faceage.files import make_folder, write_file
 
 if TYPE_CHECKING:
-    from faceage.faces.detection import Detector
+    from faceage.faces.selection import NumberedFace
+    from faceage.imaging.photos import Photo
 
 COLUMNS = ("file", "photo", "face", "score", "valid", "landmarks")
 Row = dict[str, Any]  # of the csv
@@ -93,17 +94,24 @@ def align(
 
         face_detector = load_detector(detector, min_score)
 
-    def work(item: Item) -> list[Row]:
-        known = {out / row["file"]: row for row in existing.get(item.name, ())}
-        if known and not options.pending_files(list(known)):
-            return list(known.values())
-        rows = align_photo(face_detector, item, targets[item.path], options)
-        return [known.get(out / row["file"], row) for row in rows]
+    known = {name: {out / row["file"]: row for row in rows} for name, rows in existing.items()}
+
+    def prepare(item: Item) -> "tuple[Photo, list[NumberedFace]] | None":
+        if item.name in known and not options.pending_files(list(known[item.name])):
+            return None
+        photo = open_item(item)
+        return photo, choose_faces(photo, face_detector, options.faces)
+
+    def work(item: Item, prepared: "tuple[Photo, list[NumberedFace]] | None") -> list[Row]:
+        if prepared is None:
+            return existing[item.name]
+        rows = align_photo(item, *prepared, targets[item.path], options)
+        return [known.get(item.name, {}).get(out / row["file"], row) for row in rows]
 
     names = {item.name for item in items}
     rows = [row for name, listed in existing.items() if name not in names for row in listed]
     try:
-        for item, found in run_batch(items, work, "aligning"):
+        for item, found in run_batch(items, prepare, work, "aligning"):
             rows += found or existing.get(item.name, [])
     finally:  # also when interrupted
         if rows:
@@ -113,19 +121,20 @@ def align(
 
 
 def align_photo(
-    detector: "Detector", item: Item, target: Target, options: AlignOptions
+    item: Item,
+    photo: "Photo",
+    found: "list[NumberedFace]",
+    target: Target,
+    options: AlignOptions,
 ) -> list[Row]:
-    """Write the crops of one photo; returns their rows, with the columns `COLUMNS`.
+    """Write the crops of the faces `found`; returns their rows, with the columns `COLUMNS`.
 
     Raises:
-        PhotoError, NoFaceError, OutputError: as in reading, detecting, writing.
+        OutputError: a file exists and is not to be changed, or cannot be written.
     """
     from faceage.faces.alignment import apply, crop_face, to_crop, valid_box
-    from faceage.faces.selection import choose_faces
     from faceage.imaging.photos import save_photo
 
-    photo = open_item(item)
-    found = choose_faces(photo, detector, options.faces)
     files = [target.crop(number) for number, _ in found]
     pending = options.pending_files(files)
     make_folder(target.folder)

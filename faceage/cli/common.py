@@ -23,7 +23,10 @@ RecursiveOption = Annotated[
 ]
 IncludeSyntheticOption = Annotated[
     bool,
-    typer.Option("--include-synthetic", help="Also take pictures that faceage made."),
+    typer.Option(
+        "--include-synthetic",
+        help="Also take pictures made by faceage from folders, globs and lists.",
+    ),
 ]
 FaceOption = Annotated[
     str, typer.Option("--face", help="largest, all, or a number (1 is the largest).")

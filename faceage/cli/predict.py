@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from faceage import hub
-from faceage.cli.batch import reject_failing, report_errors, run_batch
+from faceage.cli.batch import load_ager, reject_failing, report_errors, run_batch
 from faceage.cli.common import (
     DetectorOption,
     DeviceOption,
@@ -29,7 +29,8 @@ from faceage.faces.selection import parse_faces
 from faceage.files import make_folder
 
 if TYPE_CHECKING:
-    from faceage.api import FaceAger
+    from faceage.api import FaceAger, FaceCrops
+    from faceage.imaging.photos import Photo
 
 
 @command
@@ -70,16 +71,18 @@ def predict(
         reject_failing(items, lambda i: pending_files(_drawn_files(targets[i.path]), if_exists))
 
     if not all(item.error for item in items):
-        from faceage.api import load
+        ager = load_ager(weights, device, detector, min_score)
 
-        ager = load(weights, device, detector, min_score)
+    def prepare(item: Item) -> "tuple[Photo, FaceCrops]":
+        photo = open_item(item)
+        return photo, ager.crop_faces(photo, faces)
 
-    def work(item: Item) -> list[Row]:
-        return predict_photo(ager, item, faces, targets.get(item.path), if_exists)
+    def work(item: Item, prepared: "tuple[Photo, FaceCrops]") -> list[Row]:
+        return predict_photo(ager, item, *prepared, targets.get(item.path), if_exists)
 
     writer = WRITERS[formats[0] if formats else "table"]()
     try:
-        for item, rows in run_batch(items, work, "predicting"):
+        for item, rows in run_batch(items, prepare, work, "predicting"):
             writer.write(rows or [{"file": item.name, "error": item.error}])
     finally:  # also when interrupted
         writer.close()
@@ -87,18 +90,22 @@ def predict(
 
 
 def predict_photo(
-    ager: "FaceAger", item: Item, faces: str | int, target: Target | None, if_exists: IfExists
+    ager: "FaceAger",
+    item: Item,
+    photo: "Photo",
+    crops: "FaceCrops",
+    target: Target | None,
+    if_exists: IfExists,
 ) -> list[Row]:
     """The rows of one photo; with `target`, also writes the photo with the ages drawn on it.
 
     Raises:
-        PhotoError, NoFaceError, OutputError: as in reading, detecting, writing.
+        OutputError: the photo cannot be written.
     """
     from faceage.imaging.drawing import draw_boxes
     from faceage.imaging.photos import save_photo
 
-    photo = open_item(item)
-    predictions = ager.predict(photo, faces)
+    predictions = ager.predict_crops(crops)
     files = _drawn_files(target) if target else []
     pending = pending_files(files, if_exists)
     check_kept(file for file in files if file not in pending)

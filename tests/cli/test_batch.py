@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from faceage.cli.batch import report_errors
+from faceage.cli.batch import load_ager, report_errors
 from faceage.cli.inputs import Item
 
 
@@ -82,6 +83,25 @@ def test_a_bug_is_one_line_and_the_batch_goes_on(
     assert [row.get("face") for row in json.loads(answer.out)] == [None, 1, 2]
 
 
+def test_a_bug_while_reading_ahead_is_that_photo_s_alone(
+    run, astronaut: Path, couple: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from faceage.cli import predict as module
+
+    open_item = module.open_item
+
+    def buggy(item):
+        if item.path == couple:
+            raise ZeroDivisionError("oops")
+        return open_item(item)
+
+    monkeypatch.setattr(module, "open_item", buggy)
+    answer = run("predict", couple, astronaut, "--weights", tiny_weights, "--jsonl")
+    assert answer.code == 1
+    assert [json.loads(line).get("face") for line in answer.lines] == [None, 1]
+    assert f"{couple}: ZeroDivisionError: oops" in answer.err
+
+
 @pytest.mark.parametrize("style", ["--json", "--jsonl", "--csv"])
 def test_rows_stand_in_the_order_of_the_input(
     run, astronaut: Path, couple: Path, tiny_weights: Path, tmp_path: Path, style: str
@@ -129,10 +149,10 @@ def test_an_interrupted_align_has_a_csv_of_what_is_done(
 
     align_photo = module.align_photo
 
-    def interrupt(detector, item, *rest):
+    def interrupt(item, *rest):
         if item.path == couple:
             raise KeyboardInterrupt
-        return align_photo(detector, item, *rest)
+        return align_photo(item, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "align_photo", interrupt)
@@ -141,6 +161,20 @@ def test_an_interrupted_align_has_a_csv_of_what_is_done(
     assert len((tmp_path / "faces.csv").read_text().splitlines()) == 2
     assert run("align", astronaut, couple, "--out", tmp_path, "--skip-existing").code == 0
     assert len((tmp_path / "faces.csv").read_text().splitlines()) == 4
+
+
+def test_networks_use_one_thread(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = torch.get_num_threads()
+    try:
+        for variable, expected in ((None, 1), ("3", 3)):
+            torch.set_num_threads(3)
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            if variable:
+                monkeypatch.setenv("OMP_NUM_THREADS", variable)
+            load_ager(str(tiny_weights), "cpu", "yunet", 0.6)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(now)
 
 
 def test_sigint_after_the_first_result(tiny_weights: Path, astronaut: Path, tmp_path: Path) -> None:
