@@ -17,3 +17,15 @@ def write_noise(root: Path) -> Path:
         rows.append(f"{i}.png,{label},{split},{'30 0 256 200' if i % 3 else ''},{50 + i}")
     (root / "faces.csv").write_text("\n".join(rows) + "\n")
     return root
+
+
+def write_noise_pairs(root: Path) -> Path:
+    """Four people at three ages each."""
+    random = np.random.default_rng(1)
+    root.mkdir()
+    rows = ["file,age,set,person"]
+    for i in range(12):
+        Image.fromarray(random.integers(0, 256, (64, 64, 3), np.uint8)).save(root / f"{i}.png")
+        rows.append(f"{i}.png,{5 + 30 * (i % 3)},train,{i // 3}")
+    (root / "faces.csv").write_text("\n".join(rows) + "\n")
+    return root

@@ -11,28 +11,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceage.imaging.conversion import to_tensor
-from faceage.models.generator import INNER_LEFT, INNER_SIDE, INNER_TOP
+from faceage.models.generator import INNER_WINDOW, Window, window_grid
 
 
-def whole_faces(images: Tensor, valid: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def whole_faces(
+    images: Tensor, valid: Tensor, size: int, transform: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Crops for the synthesis, randomly mirrored and slightly rotated, scaled and shifted.
 
     Args:
         images: N,R,R,3 uint8.
         valid: N,4, x0 y0 x1 y1 as fractions of the side: the picture without its padding.
         size: side S of the result, px.
+        transform: N,2,3; None draws `whole_transforms`.
 
     Returns:
         N,3,S,S in [-1, 1], and the mask N,1,S,S: 1 on the picture, 0 on padding.
     """
-    count, device = len(images), images.device
-    transform = random_similarity(count, device, angle=5, zoom=0.05, shift=0.02)
+    count = len(images)
+    if transform is None:
+        transform = whole_transforms(count, images.device)
     grid = F.affine_grid(transform, [count, 1, size, size], align_corners=False)
     return _resample(images, grid), _inside(grid, valid)
 
 
-def inner_faces(images: Tensor, valid: Tensor, size: int) -> Tensor:  # N,3,size,size in [-1, 1]
-    """Inner faces for training the classifier, strongly augmented.
+def whole_transforms(count: int, device: torch.device) -> Tensor:  # N,2,3
+    """Random transforms for `whole_faces`."""
+    return random_similarity(count, device, angle=5, zoom=0.05, shift=0.02)
+
+
+def inner_faces(
+    images: Tensor, valid: Tensor, size: int, window: Window = INNER_WINDOW
+) -> Tensor:  # N,3,size,size in [-1, 1]
+    """Inputs for training the classifier, strongly augmented.
 
     Padding depends on a picture's source, and the source correlates with age. So the area outside a
     picture's `valid` box is filled from its edge, and half of the pictures are also cut to the box
@@ -42,9 +53,11 @@ def inner_faces(images: Tensor, valid: Tensor, size: int) -> Tensor:  # N,3,size
         images: N,R,R,3 uint8 crops.
         valid: N,4, x0 y0 x1 y1 as fractions of the side.
         size: side of the result, px.
+        window: the classifier's, `ModelConfig.classifier_window`.
     """
     count, device = len(images), images.device
-    grid = _inner_grid(count, size, device, angle=15, zoom=0.15, shift=0.06)
+    transform = random_similarity(count, device, angle=15, zoom=0.15, shift=0.06)
+    grid = window_grid(transform, size, window)
     other = valid[torch.randperm(count, device=device)]
     both = torch.cat([torch.maximum(valid, other)[:, :2], torch.minimum(valid, other)[:, 2:]], 1)
     box = torch.where(_bernoulli(count, 0.5, device), both, valid) * 2 - 1
@@ -53,14 +66,20 @@ def inner_faces(images: Tensor, valid: Tensor, size: int) -> Tensor:  # N,3,size
     return erase(_degrade(recolour(faces, strength=0.4), probability=0.3, noise=0.06))
 
 
-def robust_views(faces: Tensor, size: int) -> Tensor:  # N,3,S,S -> N,3,size,size, in [-1, 1]
-    """Augmented inner faces of generated pictures, for the age classifier; differentiable.
+def robust_views(
+    faces: Tensor, size: int, window: Window = INNER_WINDOW
+) -> Tensor:  # N,3,S,S -> N,3,size,size, in [-1, 1]
+    """Augmented inputs of the age classifier from generated pictures; differentiable.
 
     Without augmentation the generator learns adversarial patterns: faint, invisible, and without
     effect on any other classifier. They do not survive shifts, recolouring, blur and noise;
     wrinkles and round cheeks do.
+
+    Args:
+        window: the classifier's, `ModelConfig.classifier_window`.
     """
-    grid = _inner_grid(len(faces), size, faces.device, angle=10, zoom=0.12, shift=0.05)
+    transform = random_similarity(len(faces), faces.device, angle=10, zoom=0.12, shift=0.05)
+    grid = window_grid(transform, size, window)
     inner = F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
     return _degrade(recolour(inner, strength=0.4), probability=0.7, noise=0.2, grey=0.5)
 
@@ -108,23 +127,6 @@ def random_similarity(
     x, y = _uniform(count, 2 * shift, device), _uniform(count, 2 * shift, device)
     rows = torch.stack([cos * mirror, -sin, x, sin * mirror, cos, y], 1)
     return rows.view(count, 2, 3)
-
-
-def _inner_grid(
-    count: int, size: int, device: torch.device, angle: float, zoom: float, shift: float
-) -> Tensor:  # N,size,size,2
-    """Sampling positions of the inner face in the crop, randomly transformed about its centre."""
-    window = torch.tensor(
-        [
-            [INNER_SIDE, 0, 2 * INNER_LEFT + INNER_SIDE - 1],
-            [0, INNER_SIDE, 2 * INNER_TOP + INNER_SIDE - 1],
-            [0, 0, 1],
-        ],
-        device=device,
-    )
-    bottom = torch.tensor([0.0, 0, 1], device=device).expand(count, 1, 3)
-    transform = torch.cat([random_similarity(count, device, angle, zoom, shift), bottom], 1)
-    return F.affine_grid((window @ transform)[:, :2], [count, 1, size, size], align_corners=False)
 
 
 def _resample(images: Tensor, grid: Tensor) -> Tensor:  # N,R,R,3 uint8 -> N,3,S,S in [-1, 1]

@@ -177,6 +177,7 @@ class Labels:
     weights: Tensor  # (N,) sampling frequency relative to others of the group
     sharp: Tensor  # (N,) Laplacian variance relative to the median; 1 where unknown
     strata: Tensor  # (N,) index of the combination of source and gender
+    people: Tensor  # (N,) index of the person; a number of their own for pictures of unknown people
 
     def __len__(self) -> int:
         return len(self.ages)
@@ -254,6 +255,8 @@ def make_labels(samples: Sequence[Sample]) -> Labels:
     median = median if median > 0 else 1.0
     strata = sorted({(s.source, s.gender) for s in samples})
     numbers = {stratum: number for number, stratum in enumerate(strata)}
+    names = [s.person or f"picture {number}" for number, s in enumerate(samples)]
+    people = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return Labels(
         ages=torch.tensor([middles[s.group] if s.age is None else s.age for s in samples]),
         exact=torch.tensor([s.age is not None for s in samples]),
@@ -262,7 +265,20 @@ def make_labels(samples: Sequence[Sample]) -> Labels:
         weights=torch.tensor([s.weight for s in samples]),
         sharp=torch.tensor([median if s.sharp is None else s.sharp for s in samples]) / median,
         strata=torch.tensor([numbers[s.source, s.gender] for s in samples]),
+        people=torch.tensor([people[name] for name in names]),
     )
+
+
+def join_labels(parts: Sequence[Labels]) -> Labels:
+    """The labels of several datasets, one after the other; they share no person and no stratum."""
+    joined = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Labels)}
+    for name in ("strata", "people"):
+        offset, columns = 0, []
+        for part in parts:
+            columns.append(getattr(part, name) + offset)
+            offset += int(getattr(part, name).max()) + 1
+        joined[name] = torch.cat(columns)
+    return Labels(**joined)
 
 
 def _find_root(data: str) -> Path:

@@ -55,6 +55,7 @@ class Sample:
         zip: the archive beside the csv that contains the file, or "".
         landmarks: x and y of the five landmarks in turn, px of a 256 px crop; () if unknown.
         estimated: the label is an estimate (the csv's column `label` is "estimated").
+        person: identifies the person within the dataset, or "".
     """
 
     file: str
@@ -68,6 +69,7 @@ class Sample:
     zip: str = ""
     landmarks: tuple[float, ...] = ()
     estimated: bool = False
+    person: str = ""
 
 
 def read_samples(root: Path, split: str) -> tuple[str, list[Sample]]:
@@ -157,6 +159,7 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
                     zip=_inside(row.get("zip") or "", "zip"),
                     landmarks=_landmarks(row.get("landmarks") or ""),
                     estimated=row.get("label") == "estimated",
+                    person=row.get("person") or "",
                 )
             )
         except (ValueError, TypeError, AgeError) as error:

@@ -3,8 +3,10 @@
 import atexit
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import accumulate, tee
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from faceage.data.datasets import Dataset, DecodedDataset, decode, make_labels
+from faceage.data.datasets import Dataset, DecodedDataset, Labels, decode, join_labels, make_labels
 from faceage.errors import DataError
 
 
@@ -65,6 +67,39 @@ class StreamedDataset:
         finally:
             self._reader.dataset.close()
 
+
+class JoinedDatasets:
+    """Several datasets as one, with the indices of each after those of the one before."""
+
+    def __init__(self, parts: "Sequence[Pictures]") -> None:
+        self._parts = parts
+        self.labels: Labels = join_labels([part.labels for part in parts])
+        self._starts = [0, *accumulate(len(part) for part in parts)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The pictures of each batch of indices (M,), M,R,R,3 uint8, in the batches' order."""
+        requests, *copies = tee(indices, 1 + len(self._parts))
+        streams = [
+            part.batches(map(partial(self._own, number), copy))
+            for number, (part, copy) in enumerate(zip(self._parts, copies, strict=True))
+        ]
+        for index, *found in zip(requests, *streams, strict=False):
+            images = torch.empty(len(index), *found[0].shape[1:], dtype=torch.uint8)
+            for number, part in enumerate(found):
+                images[self._belongs(number, index)] = part
+            yield images
+
+    def _belongs(self, number: int, index: Tensor) -> Tensor:
+        return (index >= self._starts[number]) & (index < self._starts[number + 1])
+
+    def _own(self, number: int, index: Tensor) -> Tensor:
+        return index[self._belongs(number, index)] - self._starts[number]
+
+
+Pictures = DecodedDataset | StreamedDataset | JoinedDatasets
 
 _running: WeakSet[Generator[Tensor]] = WeakSet()
 
@@ -132,7 +167,8 @@ class _CropReader:
 
     def __getitem__(self, index: list[int]) -> NDArray[np.uint8] | DataError:
         try:
-            return np.stack([self.dataset.read_crop(i, self._size) for i in index])
+            crops = [self.dataset.read_crop(i, self._size) for i in index]
+            return np.stack(crops) if crops else np.empty((0, self._size, self._size, 3), np.uint8)
         except DataError as error:
             return error
 

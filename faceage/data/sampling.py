@@ -69,6 +69,34 @@ class MatchedSampler:
         return strata.double() * 1000 + ages.double()
 
 
+class PairSampler:
+    """Samples other pictures of the same people: the pair's target.
+
+    Args:
+        people: (N,) index of each picture's person.
+    """
+
+    def __init__(self, people: Tensor) -> None:
+        self._order = people.argsort(stable=True)
+        counts = people.bincount()
+        starts = counts.cumsum(0) - counts
+        self._start, self._count = starts[people], counts[people]
+        self._rank = torch.empty_like(people)
+        self._rank[self._order] = torch.arange(len(people))
+        self._rank -= self._start
+
+    @property
+    def weights(self) -> Tensor:
+        """Sampling frequencies of sources, (N,): 0 where the person has no other picture."""
+        return (self._count > 1).float()
+
+    def draw(self, index: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Another picture of each person, (M,) -> (M,), all equally likely."""
+        count = self._count[index]
+        step = 1 + (torch.rand(len(index), generator=generator) * (count - 1)).long()
+        return self._order[self._start[index] + (self._rank[index] + step) % count]
+
+
 class InfiniteSampler:
     """An endless weighted order, a function of (seed, position) alone: training can resume.
 

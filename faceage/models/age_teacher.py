@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceage.ages import YEARS
-from faceage.models.mobilenet import CHANNELS, WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet
+from faceage.models.generator import CLASSIFIER_WINDOWS, window_grid
+from faceage.models.mobilenet import CHANNELS, MobileNet
 
+WINDOW = CLASSIFIER_WINDOWS["mobilenet"]
 TEACHER_SIZE = 192  # px of the window; the backbone was pretrained at 224 px
 TEACHER_ZOOMS = (0.95, 1.05)  # test-time augmentation, each with its mirror image
 
@@ -44,22 +46,6 @@ class AgeTeacher(nn.Module):
     def forward(self, windows: Tensor) -> TeacherOutput:  # N,3,s,s in [-1, 1]
         x = self.body(self.backbone(windows).mean((2, 3)))
         return TeacherOutput(self.age(x), self.gender(x)[:, 0])
-
-
-def window_grid(transform: Tensor, size: int) -> Tensor:  # N,2,3 -> N,size,size,2
-    """Sampling grid of the backbone's window in FFHQ crops, in the coordinates of `grid_sample`.
-
-    Args:
-        transform: similarity transforms of the window about its centre.
-        size: side of the window, px.
-    """
-    device = transform.device
-    window = torch.tensor(
-        [[WINDOW_SIDE, 0, 0], [0, WINDOW_SIDE, 2 * WINDOW_CENTRE_Y - 1], [0, 0, 1]], device=device
-    )
-    bottom = torch.tensor([0.0, 0, 1], device=device).expand(len(transform), 1, 3)
-    moved = window @ torch.cat([transform, bottom], 1)
-    return F.affine_grid(moved[:, :2], [len(transform), 1, size, size], align_corners=False)
 
 
 def crop_windows(
@@ -104,7 +90,7 @@ def estimate(
         for zoom in zooms:
             for mirror in mirrors:
                 transform = torch.tensor([[mirror * zoom, 0, 0], [0, zoom, 0]], device=part.device)
-                grid = window_grid(transform.expand(len(part), 2, 3), TEACHER_SIZE)
+                grid = window_grid(transform.expand(len(part), 2, 3), TEACHER_SIZE, WINDOW)
                 windows = crop_windows(part, grid, box)
                 outputs.append(teacher(windows.to(memory_format=torch.channels_last)))
         ages.append(torch.stack([o.age_logits.float().softmax(1) for o in outputs]).mean(0))

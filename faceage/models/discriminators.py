@@ -46,6 +46,10 @@ class Discriminator(nn.Module):
         """The augmented inner faces."""
         return [inner_face(self._augment(faces), self._side)]
 
+    def feature_rows(self, count: int) -> list[slice]:
+        """Of each tensor of features, the faces among `count` that it belongs to."""
+        return [slice(count)]
+
     def forward(self, features: Features) -> list[Tensor]:  # -> one of N,10
         return [self.outputs(self.body(features[0])).flatten(1)]
 
@@ -80,6 +84,8 @@ class ProjectedDiscriminator(nn.Module):
         age_encoder: the model whose age features are used; None uses VGG19's features alone.
         augment: DiffAugment, or None.
         age_views: gives the age encoder's input, augmented inner faces; None does not augment.
+        size: side of VGG19's input, px; None: half of the generator's size, which is the inner
+            face at its own scale.
     """
 
     TAPS = (17, 22)  # heads on shallower features learned almost nothing
@@ -91,10 +97,13 @@ class ProjectedDiscriminator(nn.Module):
         age_encoder: FaceAgeModel | None = None,
         augment: Augment | None = None,
         age_views: Augment | None = None,
+        size: int | None = None,
     ) -> None:
         super().__init__()
-        self._side = config.size // 2  # px: the inner face at its own scale
-        self._age_views = age_views or partial(inner_face, size=config.classifier_size)
+        self._side = size or config.size // 2
+        self._age_views = age_views or partial(
+            inner_face, size=config.classifier_size, window=config.classifier_window
+        )
         # In a tuple, so that they are not part of this module's parameters or state.
         self._fixed = (vgg, age_encoder, augment or nn.Identity())
         channels = [vgg.CHANNELS[vgg.TAPS.index(tap)] for tap in self.TAPS]
@@ -116,6 +125,12 @@ class ProjectedDiscriminator(nn.Module):
             features.append(age_encoder.age_features(self._age_views(faces)))
         return features
 
+    def feature_rows(self, count: int) -> list[slice]:
+        """Of each tensor of features, the faces among `count` that it belongs to."""
+        half, taps = (count + 1) // 2, len(self.TAPS)
+        rows = [slice(half)] * taps + [slice(half, count)] * taps
+        return rows + [slice(count)] * (len(self.heads) - len(rows))
+
     def forward(self, features: Features) -> list[Tensor]:  # -> two or three of N,10
         """The outputs at each of VGG19's taps and, with an age encoder, on the age features."""
         taps = len(self.TAPS)
@@ -133,6 +148,7 @@ def make_discriminator(
     age_encoder: FaceAgeModel | None,
     augment: Augment | None = None,
     age_views: Augment | None = None,
+    size: int | None = None,
 ) -> AnyDiscriminator:
     """The projected discriminator if VGG19 is given, else the one trained from scratch.
 
@@ -140,7 +156,7 @@ def make_discriminator(
     """
     if vgg is None:
         return Discriminator(config, augment)
-    return ProjectedDiscriminator(config, vgg, age_encoder, augment, age_views)
+    return ProjectedDiscriminator(config, vgg, age_encoder, augment, age_views, size)
 
 
 class _Head(nn.Module):

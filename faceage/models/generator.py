@@ -51,6 +51,9 @@ MAX_FLOW = 0.15
 # with unrestricted chroma the generator added blue lips and yellow streaks.
 CHROMA_SCALE = 0.25
 
+# The same for the U-Net, which is trained on pairs: brown hair that turns white changes in chroma.
+UNET_CHROMA_SCALE = 0.5
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -68,6 +71,8 @@ class ModelConfig:
         decomposition: split the features by attention and classify the age part. False gives
             RAGAN: the decoder takes all features, there is no classifier, and the modulation also
             depends on the source age.
+        decoder: "residual", or "unet", which has skip connections at every resolution and displaces
+            the features along with the face.
     """
 
     size: int = 256
@@ -78,6 +83,7 @@ class ModelConfig:
     decoder_blocks: int = 3
     encoder: str = "residual"
     decomposition: bool = True
+    decoder: str = "residual"
 
     @classmethod
     def compact(cls, **changes: Any) -> "ModelConfig":
@@ -108,11 +114,12 @@ class ModelConfig:
 
 
 class Decomposed(NamedTuple):
-    """Encoded faces: identity features, age features, and detail for the last decoder layer."""
+    """Encoded faces: identity features, age features, and what skip connections need."""
 
-    identity: Tensor  # N,C,h,w
+    identity: Tensor  # N,4*width,h,w; half of that resolution for the U-Net
     age_features: Tensor  # N,C,h,w
-    detail: Tensor  # N,12,S/2,S/2
+    skip: Tensor  # N,3*width,h,w: identity features for the U-Net's skip connection, else empty
+    faces: Tensor  # N,3,S,S
 
     def select(self, index: Tensor) -> "Decomposed":
         """The encoded faces at `index`, which may repeat: encode once, decode to many ages."""
@@ -270,9 +277,10 @@ class Decoder(nn.Module):
         blocks: list[Any] = [*self.blocks, self.middle, self.last]
         return [block.modulation_channels for block in blocks]
 
-    def forward(self, identity: Tensor, detail: Tensor, modulation: Tensor) -> Change:
+    def forward(self, encoded: Decomposed, modulation: Tensor) -> Change:
         *coarse, middle, last = torch.split(modulation, self.modulation_channels, dim=1)
-        x = identity  # N,C,S/8,S/8
+        x = encoded.identity  # N,C,S/8,S/8
+        detail = F.pixel_unshuffle(encoded.faces, 2)
         for block, part in zip(self.blocks, coarse, strict=True):
             x = block(x, part)
         flow = MAX_FLOW * torch.tanh(self.flow(F.leaky_relu(x, 0.2)))
@@ -280,9 +288,76 @@ class Decoder(nn.Module):
         x = _upsample(self.narrow2(x)) + self.detail(detail)  # N,C/4,S/2,S/2
         x = self.last(x, last)
         x = F.leaky_relu(_upsample(self.narrow3(x)), 0.2)  # N,C/8,S,S
-        residual = self.residual(x)
-        lightness = residual.mean(1, keepdim=True)
-        return Change(lightness + CHROMA_SCALE * (residual - lightness), flow)
+        return Change(_scale_chroma(self.residual(x), CHROMA_SCALE), flow)
+
+
+class IdentityPyramid(nn.Module):
+    """Identity features -> features for the U-Net's first blocks and for its skip connection."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.fine = nn.Conv2d(config.channels, 3 * width, 1)
+        self.coarse = nn.Sequential(
+            ResidualBlock(3 * width, 4 * width, stride=2), ResidualBlock(4 * width, 4 * width)
+        )
+
+    def forward(self, identity: Tensor) -> tuple[Tensor, Tensor]:
+        """N,C,S/8,S/8 -> N,4*width,S/16,S/16 and N,3*width,S/8,S/8."""
+        fine = self.fine(identity)
+        return self.coarse(fine), fine
+
+
+class UNetDecoder(nn.Module):
+    """Identity features, modulated at every layer -> the change to the target age.
+
+    The displacement comes from the features at S/8. It moves these features and the face, so that
+    the layers after it compute the residual at the places where it is added: a mouth that moves is
+    not left behind at its old place.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.blocks = nn.ModuleList(
+            [ModulatedBlock(4 * width, 4 * width) for _ in range(config.decoder_blocks)]
+        )  # at S/16
+        self.narrow8 = nn.Conv2d(4 * width, 3 * width, 1)
+        self.block8 = ModulatedBlock(3 * width, 3 * width)
+        self.flow = nn.Conv2d(3 * width, 2, 3, 1, 1)
+        self.narrow4 = nn.Conv2d(3 * width, 2 * width, 1)
+        self.detail4 = nn.Conv2d(48, 2 * width, 3, 1, 1)
+        self.block4 = ModulatedBlock(2 * width, 2 * width)
+        self.narrow2 = nn.Conv2d(2 * width, width, 1)
+        self.detail2 = nn.Conv2d(12, width, 3, 1, 1)
+        self.block2 = ModulatedBlock(width, width)
+        self.narrow1 = nn.Conv2d(width, width // 2, 1)
+        self.residual = nn.Conv2d(width // 2, 3, 3, 1, 1)
+        for head in (self.flow, self.residual):  # the change starts at zero
+            for parameter in head.parameters():
+                nn.init.zeros_(parameter)
+
+    @property
+    def modulation_channels(self) -> list[int]:
+        """Size of each modulated block's modulation, in order."""
+        blocks: list[Any] = [*self.blocks, self.block8, self.block4, self.block2]
+        return [block.modulation_channels for block in blocks]
+
+    def forward(self, encoded: Decomposed, modulation: Tensor) -> Change:
+        *coarse, part8, part4, part2 = torch.split(modulation, self.modulation_channels, dim=1)
+        x = encoded.identity  # N,4w,S/16,S/16
+        for block, part in zip(self.blocks, coarse, strict=True):
+            x = block(x, part)
+        x = self.block8(_upsample(self.narrow8(x)) + encoded.skip, part8)  # N,3w,S/8,S/8
+        flow = MAX_FLOW * torch.tanh(self.flow(F.leaky_relu(x, 0.2)).float())
+        x = displace(x, flow).to(x.dtype)
+        faces = displace(encoded.faces, flow)
+        x = _upsample(self.narrow4(x)) + self.detail4(F.pixel_unshuffle(faces, 4))
+        x = self.block4(x, part4)  # N,2w,S/4,S/4
+        x = _upsample(self.narrow2(x)) + self.detail2(F.pixel_unshuffle(faces, 2))
+        x = self.block2(x, part2)  # N,w,S/2,S/2
+        x = F.leaky_relu(_upsample(self.narrow1(x)), 0.2)  # N,w/2,S,S
+        return Change(_scale_chroma(self.residual(x), UNET_CHROMA_SCALE), flow)
 
 
 class FaceAgeModel(nn.Module):
@@ -296,16 +371,10 @@ class FaceAgeModel(nn.Module):
         if config.decomposition:
             self.decomposition = Decomposition(config.channels)
             self.classifier = MobileNetClassifier() if mobile else AgeClassifier(config)
-        self.identity_projection = (
-            nn.Sequential(
-                nn.Conv2d(config.channels, 4 * config.width, 1),
-                ResidualBlock(4 * config.width, 4 * config.width),
-                ResidualBlock(4 * config.width, 4 * config.width),
-            )
-            if config.channels != 4 * config.width
-            else nn.Identity()
+        self.identity_projection = _make_projection(config)
+        self.decoder: Decoder | UNetDecoder = (
+            UNetDecoder(config) if config.decoder == "unet" else Decoder(config)
         )
-        self.decoder = Decoder(config)
         self.age_feature_cnn = AgeFeatureCNN(config, sum(self.decoder.modulation_channels))
 
     def forward(
@@ -322,14 +391,15 @@ class FaceAgeModel(nn.Module):
 
     def encode(self, faces: Tensor) -> Decomposed:  # N,3,S,S in [-1, 1]
         """Encode faces; `decode` then gives the change to any number of target ages."""
-        detail = F.pixel_unshuffle(faces, 2)
         features = self._features(faces)
-        if not self.config.decomposition:
-            return Decomposed(
-                self.identity_projection(features), torch.zeros_like(features), detail
-            )
-        identity, age_features = self.decomposition(features)
-        return Decomposed(self.identity_projection(identity), age_features, detail)
+        identity, age_features = features, torch.zeros_like(features)
+        if self.config.decomposition:
+            identity, age_features = self.decomposition(features)
+        projected = self.identity_projection(identity)
+        skip = identity[:, :0]
+        if self.config.decoder == "unet":
+            projected, skip = projected
+        return Decomposed(projected, age_features, skip, faces)
 
     def decode(
         self, encoded: Decomposed, target_age: Tensor, source_age: Tensor | None = None
@@ -342,7 +412,7 @@ class FaceAgeModel(nn.Module):
             source_age: (N,) years; required without the decomposition (RAGAN), else None.
         """
         modulation = self.age_feature_cnn(encoded.identity, target_age, source_age)
-        change: Change = self.decoder(encoded.identity, encoded.detail, modulation)
+        change: Change = self.decoder(encoded, modulation)
         return change
 
     def age_logits(self, faces: Tensor, *zooms: float) -> Tensor:  # N,3,R,R -> N,101
@@ -389,17 +459,25 @@ def apply_change(
             and sharper.
     """
     side = faces.shape[-1]
-    flow = F.interpolate(change.flow.float(), side, mode="bicubic", align_corners=False)
-    axis = (torch.arange(side, device=faces.device, dtype=torch.float32) * 2 + 1) / side - 1
-    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))  # 2,R,R
-    grid = (grid + flow).permute(0, 2, 3, 1)
-    moved = F.grid_sample(faces.float(), grid, resampling, "border", align_corners=False)
+    moved = displace(faces, change.flow, resampling)
     residual = change.residual.float()
     if residual.shape[-1] != side:
         residual = F.interpolate(
             residual, side, mode="bicubic", align_corners=False, antialias=True
         )
     return (moved + residual).clamp(-1, 1)
+
+
+def displace(
+    values: Tensor, flow: Tensor, resampling: str = "bilinear"
+) -> Tensor:  # N,K,R,R and N,2,h,w -> N,K,R,R, float32
+    """Sample pictures or features at positions displaced by `flow`, at any resolution R."""
+    side = values.shape[-1]
+    flow = F.interpolate(flow.float(), side, mode="bicubic", align_corners=False)
+    axis = (torch.arange(side, device=values.device, dtype=torch.float32) * 2 + 1) / side - 1
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))  # 2,R,R
+    grid = (grid + flow).permute(0, 2, 3, 1)
+    return F.grid_sample(values.float(), grid, resampling, "border", align_corners=False)
 
 
 def inner_face(
@@ -421,6 +499,23 @@ def inner_face(
     return F.interpolate(part, size, mode="bilinear", align_corners=False, antialias=inner > size)
 
 
+def window_grid(transform: Tensor, size: int, window: Window) -> Tensor:  # N,2,3 -> N,size,size,2
+    """Sampling grid of a window in FFHQ crops, in the coordinates of `grid_sample`.
+
+    Args:
+        transform: similarity transforms of the window about its centre.
+        size: side of the window, px.
+    """
+    device, count = transform.device, len(transform)
+    top, left, side = window
+    placed = torch.tensor(
+        [[side, 0, 2 * left + side - 1], [0, side, 2 * top + side - 1], [0, 0, 1]], device=device
+    )
+    bottom = torch.tensor([0.0, 0, 1], device=device).expand(count, 1, 3)
+    moved = placed @ torch.cat([transform, bottom], 1)
+    return F.affine_grid(moved[:, :2], [count, 1, size, size], align_corners=False)
+
+
 def group_log_probabilities(logits: Tensor) -> Tensor:  # N,101 -> N,10
     """Log-probabilities of the ten age groups: the sums of their years' probabilities."""
     log_p = logits.float().log_softmax(1)
@@ -433,6 +528,25 @@ def expected_age(logits: Tensor) -> Tensor:  # N,101 -> (N,) years
     """The mean of the distribution over years."""
     years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
     return logits.float().softmax(1) @ years
+
+
+def _make_projection(config: ModelConfig) -> nn.Module:
+    """Identity features -> the decoder's input."""
+    if config.decoder == "unet":
+        return IdentityPyramid(config)
+    width = 4 * config.width
+    if config.channels == width:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(config.channels, width, 1),
+        ResidualBlock(width, width),
+        ResidualBlock(width, width),
+    )
+
+
+def _scale_chroma(residual: Tensor, scale: float) -> Tensor:
+    lightness = residual.mean(1, keepdim=True)
+    return lightness + scale * (residual - lightness)
 
 
 def _stage(channels_in: int, channels_out: int, blocks: int) -> list[nn.Module]:

@@ -13,7 +13,8 @@ from faceage.checkpoints import load_weights, read_tensors
 from faceage.faces.alignment import crop_quad
 from faceage.faces.detection import make_detector
 from faceage.imaging.skin import skin_colours
-from faceage.models.age_teacher import AgeTeacher, crop_windows, estimate, window_grid
+from faceage.models.age_teacher import WINDOW, AgeTeacher, crop_windows, estimate
+from faceage.models.generator import window_grid
 from faceage.models.mobilenet import MobileNet
 from faceage.models.tta import predict_distributions, summarize_distribution
 from faceage.pairs.parsing import GLASSES, HAT, MOUTH, FaceParser
@@ -163,7 +164,7 @@ class FaceLabeller:
         if self._embedder is None:
             return np.zeros((len(images), 0))
         identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(len(images), 2, 3)
-        windows = crop_windows(images, window_grid(identity, EMBEDDER_SIZE))
+        windows = crop_windows(images, window_grid(identity, EMBEDDER_SIZE, WINDOW))
         with torch.autocast("cpu", torch.bfloat16):
             features = self._embedder(windows.to(memory_format=torch.channels_last))
         return np.asarray(features.float().mean((2, 3)).numpy(), np.float64)

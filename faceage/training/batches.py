@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from faceage.data.datasets import Dataset, DecodedDataset, Labels
-from faceage.data.loading import StreamedDataset, decoded_bytes, free_memory, load
-from faceage.data.sampling import InfiniteSampler, MatchedSampler, draw_weights
+from faceage.data.loading import JoinedDatasets, Pictures, decoded_bytes, free_memory, load
+from faceage.data.sampling import InfiniteSampler, MatchedSampler, PairSampler, draw_weights
 from faceage.distributed import Processes
 from faceage.imaging.skin import skin_colours
 from faceage.training.config import TrainConfig
@@ -32,6 +32,7 @@ class StepPlan:
         images: number of source faces of the step, of all processes.
         index: (N,) source faces.
         matched: (N,) real faces of the target ages; empty in the warm-up and in distillation.
+        paired: (N,) bool; the matched face is the source person in a pair.
         seed: of the step.
         random_state: of torch's CPU generator, with which the step continues.
     """
@@ -40,6 +41,7 @@ class StepPlan:
     images: int
     index: Tensor
     matched: Tensor
+    paired: Tensor
     seed: int
     random_state: Tensor
 
@@ -60,16 +62,26 @@ class StepPlanner:
     Args:
         labels: of the training set.
         colours: N,3, the colours of its faces' skin; None plans no matched faces.
+        pairs: labels of the pairs, whose indices follow those of the training set; None plans none.
     """
 
     def __init__(
-        self, config: TrainConfig, processes: Processes, labels: Labels, colours: Tensor | None
+        self,
+        config: TrainConfig,
+        processes: Processes,
+        labels: Labels,
+        colours: Tensor | None,
+        pairs: Labels | None = None,
     ) -> None:
         self._config, self._processes = config, processes
         self._matched_sampler = MatchedSampler(labels, colours) if colours is not None else None
         self._warmup_sampler = InfiniteSampler(draw_weights(labels, config.balance), config.seed)
         weights = draw_weights(labels, config.balance, config.sharpness)
         self.sampler = InfiniteSampler(weights, config.seed + 1)
+        self._first_pair = len(labels)
+        self._pair_sampler = PairSampler(pairs.people) if pairs else None
+        if self._pair_sampler:
+            self._pair_sources = InfiniteSampler(self._pair_sampler.weights, config.seed + 2)
 
     def plan(self, images_seen: int) -> StepPlan:
         """The step after `images_seen`.
@@ -85,16 +97,25 @@ class StepPlanner:
         sampler, start = self.sampler, images_seen - config.warmup_images
         if in_warmup:
             sampler, start = self._warmup_sampler, images_seen
-        index = sampler.batch(start + rank * count, count)
-        matched = index[:0]
+        start += rank * count
+        index = sampler.batch(start, count)
+        matched, paired = index[:0], torch.zeros(count, dtype=torch.bool)
         if self._matched_sampler and not in_warmup:
             ages = MAX_TARGET_AGE * torch.rand(count, generator=generator) ** 1.5
             matched = self._matched_sampler.draw(index, ages, generator)
-        return StepPlan(images_seen, images, index, matched, seed, generator.get_state())
+        if self._pair_sampler and not in_warmup:
+            in_flow = images_seen < config.warmup_images + config.flow_images
+            fraction = 1.0 if in_flow else config.pairs_fraction
+            paired = (fraction * torch.arange(1, count + 1)).floor().diff(
+                prepend=torch.zeros(1)
+            ) > 0  # spread evenly over the batch
+            sources = self._pair_sources.batch(start, count)
+            targets = self._pair_sampler.draw(sources, generator)
+            index = torch.where(paired, self._first_pair + sources, index)
+            matched = torch.where(paired, self._first_pair + targets, matched)
+        return StepPlan(images_seen, images, index, matched, paired, seed, generator.get_state())
 
-    def batches(
-        self, dataset: DecodedDataset | StreamedDataset, images_seen: int
-    ) -> Iterator[tuple[StepPlan, Tensor]]:
+    def batches(self, dataset: Pictures, images_seen: int) -> Iterator[tuple[StepPlan, Tensor]]:
         """The steps from `images_seen` to the end of the training, with their pictures.
 
         The pictures are those of `StepPlan.pictures`, M,R,R,3 uint8.
@@ -115,14 +136,16 @@ class TrainingData:
 
     Attributes:
         dataset: the train set.
-        train, val: pictures and labels.
+        train, val: pictures and labels; the pairs, if any, follow those of the train set.
+        pairs: the dataset of pairs.
         planner: of the steps on `train`.
     """
 
     dataset: Dataset
-    train: DecodedDataset | StreamedDataset
-    val: DecodedDataset | StreamedDataset
+    train: Pictures
+    val: Pictures
     planner: StepPlanner
+    pairs: Dataset | None = None
 
 
 def load_data(
@@ -131,28 +154,38 @@ def load_data(
     train_set: Dataset,
     val_set: Dataset,
     progress: Progress,
+    pairs_set: Dataset | None = None,
 ) -> TrainingData:
     """Decode the pictures, as far as they fit in memory, and measure the skin's colours.
 
     Raises:
         DataError: a picture is missing or damaged.
     """
-    side = max(config.model.size, config.model.classifier_crop)
+    side = picture_side(config)
     memory = memory_budget(config)
-    loaded: list[DecodedDataset | StreamedDataset] = []
-    for dataset in (train_set, val_set):
+    loaded: list[Pictures] = []
+    for dataset in (train_set, val_set, *([pairs_set] if pairs_set else [])):
         with progress.task(f"decoding {dataset.name}", len(dataset)) as advance:
             loaded.append(load(dataset, side, memory, config.workers, advance))
         if isinstance(loaded[-1], DecodedDataset):
             memory -= decoded_bytes(dataset, side)
-    train, val = loaded
+    train, val, *pairs = loaded
     colours = None
     if not config.distill_from:
         with progress.task("measuring skin colours", len(train)) as advance:
             colours = measure_colours(train, advance)
-    return TrainingData(
-        train_set, train, val, StepPlanner(config, processes, train.labels, colours)
+    planner = StepPlanner(
+        config, processes, train.labels, colours, pairs[0].labels if pairs else None
     )
+    joined = JoinedDatasets([train, *pairs]) if pairs else train
+    return TrainingData(train_set, joined, val, planner, pairs_set)
+
+
+def picture_side(config: TrainConfig) -> int:
+    """Side of the decoded pictures, px: as large as the networks that are trained need."""
+    trains_classifier = config.model.decomposition and (config.warmup_images or config.lr_encoder)
+    size = config.model.size
+    return max(size, config.model.classifier_crop) if trains_classifier else size
 
 
 def memory_budget(config: TrainConfig) -> float:
@@ -161,9 +194,7 @@ def memory_budget(config: TrainConfig) -> float:
     return total / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def measure_colours(
-    dataset: DecodedDataset | StreamedDataset, on_progress: Callable[[int], None]
-) -> Tensor:
+def measure_colours(dataset: Pictures, on_progress: Callable[[int], None]) -> Tensor:
     """The colours of the faces' skin, N,3."""
     colours = []
     for images in dataset.batches(torch.split(torch.arange(len(dataset)), 256)):

@@ -65,6 +65,12 @@ class TrainConfig:
             learns from its age distributions; needs model.encoder=mobilenet.
         distill_from: weights file whose synthesis is distilled after the warm-up, in place of the
             synthesis losses.
+        pairs: dataset of the same people at several ages (`faceage pairs`); None trains without.
+        pairs_fraction: fraction of each batch whose sources and targets are such pairs.
+        flow_images: length of the first part of the synthesis, which trains on pairs only, without
+            the residual: first the displacement moves what has another place at the target age.
+        discriminator_size: side of the projected discriminator's VGG19 input, px; None: half of
+            model.size.
         licence: of the trained weights, stored in their metadata.
     """
 
@@ -102,6 +108,10 @@ class TrainConfig:
     weights: Path | None = None
     teacher: Path | None = None
     distill_from: Path | None = None
+    pairs: str | None = None
+    pairs_fraction: float = 0.5
+    flow_images: int = 0
+    discriminator_size: int | None = None
     licence: str = "unknown: set by whoever trained these weights"
 
     def check(self, processes: int = 1) -> None:
@@ -124,6 +134,10 @@ class TrainConfig:
             problems.append(f"recon_fraction is {self.recon_fraction}, must be in (0, 1]")
         if self.model.size < 32 or self.model.size & (self.model.size - 1):
             problems.append(f"model.size is {self.model.size}, must be a power of two, at least 32")
+        if not 0 <= self.pairs_fraction < 1:
+            problems.append(f"pairs_fraction is {self.pairs_fraction}, must be in [0, 1)")
+        if self.flow_images and not self.pairs:
+            problems.append("flow_images needs pairs")
         for name, factor in (("classifier_size", 32), ("width", 16)):  # 32: five halvings
             if (value := getattr(self.model, name)) % factor:
                 problems.append(f"model.{name} is {value}, must be a multiple of {factor}")
@@ -172,7 +186,7 @@ def find_vgg(config: TrainConfig) -> Path | None:
 
 
 # Options that are paths on this machine.
-PATHS = ("data", "out", "vgg", "weights", "teacher", "distill_from")
+PATHS = ("data", "out", "pairs", "vgg", "weights", "teacher", "distill_from")
 
 # Options that may change when a run resumes.
 CHANGEABLE = (*PATHS, "images", "licence", "memory_gb", "save_minutes", "workers")
@@ -203,6 +217,38 @@ RECIPES: dict[str, dict[str, Any]] = {
         "sharpness": 0.5,
         "projected": True,
         "age_features": True,
+        "diff_augment": True,
+    },
+    # From weights of recipe `distilled`, whose encoder and classifier stay as they are.
+    "paired": {
+        "model": {
+            "size": 128,
+            "classifier_size": 192,
+            "width": 64,
+            "encoder": "mobilenet",
+            "decoder": "unet",
+            "decoder_blocks": 4,
+        },
+        "losses": {
+            "cycle": 5.0,
+            "perceptual": 0.0,
+            "target_age": 0.25,
+            "change": 0.1,
+            "r1": 0.0,
+            "wrong_age": 0.5,
+            "paired": 10.0,
+            "paired_features": 1.0,
+        },
+        "images": 400_000,
+        "flow_images": 20_000,
+        "lr": 5e-4,
+        "lr_discriminator": 1e-3,
+        "discriminator_updates": 2,
+        "ema_images": 10_000,
+        "lr_encoder": 0.0,
+        "recon_fraction": 0.25,
+        "sharpness": 0.5,
+        "projected": True,
         "diff_augment": True,
     },
     "distilled": {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from faceage.checkpoints import read_tensors
-from faceage.data.datasets import Dataset
+from faceage.data.datasets import Dataset, open_dataset
 from faceage.data.loading import decoded_bytes, free_memory
 from faceage.devices import pick_device
 from faceage.distributed import Processes
@@ -19,7 +19,7 @@ from faceage.errors import ConfigError
 from faceage.models.discriminators import make_discriminator
 from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
-from faceage.training.batches import load_data, memory_budget
+from faceage.training.batches import load_data, memory_budget, picture_side
 from faceage.training.config import TrainConfig, find_vgg, to_dict
 from faceage.training.logging import Progress
 from faceage.training.provenance import describe_data
@@ -55,7 +55,7 @@ def inspect_run(config: TrainConfig, device: str = "auto") -> dict[str, Any]:
     except ConfigError as error:
         missing.append(str(error))
         vgg = _random_vgg()
-    side = max(config.model.size, config.model.classifier_crop)
+    side = picture_side(config)
     in_memory = decoded_bytes(train_set, side) <= memory_budget(config)
     trainer = _small_trainer(config, where, train_set, val_set, vgg)
     time_report, activations = _measure_steps(config, trainer)
@@ -120,6 +120,7 @@ def count_cost(config: TrainConfig) -> dict[str, float]:
             config.model,
             VggFeatures(None) if config.projected else None,
             model if config.age_features else None,
+            size=config.discriminator_size,
         )
         faces = torch.empty(2, 3, config.model.size, config.model.size)
         age = torch.empty(2)
@@ -172,7 +173,8 @@ def _small_trainer(
         networks.start_from(config.weights)
     progress = Progress(config.images, None)
     processes = Processes(0, 1, device)
-    data = load_data(config, processes, small[0], small[1], progress)
+    pairs_set = open_dataset(config.pairs) if config.pairs else None
+    data = load_data(config, processes, small[0], small[1], progress, pairs_set)
     run = RunState(make_replay_buffer(config))
     return trainer_class(config, processes, networks, data, run, progress)
 

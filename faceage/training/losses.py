@@ -15,10 +15,19 @@ from torch import Tensor, nn
 from faceage.ages import YEARS
 from faceage.data.augmentation import head_mask
 from faceage.models.discriminators import AnyDiscriminator, Features
-from faceage.models.generator import FaceAgeModel, apply_change, group_log_probabilities
+from faceage.models.generator import (
+    FaceAgeModel,
+    apply_change,
+    displace,
+    group_log_probabilities,
+)
 from faceage.models.vgg import VggFeatures
 
 Terms = dict[str, Tensor]
+
+# Scales of the L1 of pairs: px that are averaged, and weights.
+SCALES = (1, 4, 8)
+SCALE_WEIGHTS = (0.2, 0.4, 0.4)
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,14 @@ class LossWeights:
         perceptual: distance of VGG19 features between the face and its reconstruction (on the
             cycled face it made results worse).
         target_age: extension; cross-entropy between the target age and the age that the EMA
-            classifier predicts for the aged face.
+            classifier predicts for the aged face; not on pairs.
         change: extension, change regularisation; mean absolute residual, displacement, and spatial
             differences of the displacement.
         r1: gradient penalty of the discriminator on the features of real faces (0.5 * r1 *
             |gradient|^2).
+        paired: extension; L1 between the aged face and the same person at the target age, over
+            several scales (`multiscale_l1`), on pairs.
+        paired_features: extension; L1 between the discriminator's fixed features of these faces.
         wrong_age: extension; the discriminator also learns to reject real faces at a wrong group.
     """
 
@@ -50,6 +62,8 @@ class LossWeights:
     change: float = 0.0
     r1: float = 1.0
     wrong_age: float = 0.0
+    paired: float = 0.0
+    paired_features: float = 0.0
 
 
 def age_loss(logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor) -> Tensor:
@@ -100,6 +114,8 @@ class SynthesisBatch:
         wrong_group: (N,) age groups other than the target's.
         real: N,3,S,S real faces of the target ages, for the discriminator.
         real_mask: N,1,S,S.
+        paired: (N,) bool; `real` is the source person, in the same picture but for the age.
+        seed: of the discriminator's augmentation, the same for real and aged faces.
     """
 
     faces: Tensor
@@ -110,14 +126,22 @@ class SynthesisBatch:
     wrong_group: Tensor
     real: Tensor
     real_mask: Tensor
+    paired: Tensor
+    seed: int
 
     @property
     def shared_mask(self) -> Tensor:
-        """N,1,S,S: 1 on the head where neither face has padding.
+        """N,1,S,S: 1 on the head where neither face has padding; of pairs, on the whole picture.
 
         With the same mask on both, padding does not distinguish real from aged faces.
         """
-        return self.mask * self.real_mask * head_mask(self.mask.shape[-1], self.mask.device)
+        head = head_mask(self.mask.shape[-1], self.mask.device)
+        return self.mask * self.real_mask * torch.maximum(head, self.paired[:, None, None, None])
+
+    def extract_features(self, discriminator: AnyDiscriminator, faces: Tensor) -> Features:
+        """The discriminator's features; with the same augmentation in every call."""
+        torch.manual_seed(self.seed)
+        return discriminator.extract_features(faces * self.shared_mask)
 
 
 class DiscriminatorBatch(NamedTuple):
@@ -202,6 +226,7 @@ def generator_loss(
     ema: FaceAgeModel,
     discriminator: AnyDiscriminator,
     batch: SynthesisBatch,
+    real: Features,
     weights: LossWeights,
     age_views: Callable[[Tensor], Tensor],
     recon_fraction: float = 1.0,
@@ -210,6 +235,7 @@ def generator_loss(
     """The generator's losses, except for the age of the source face (`age_loss`).
 
     Args:
+        real: the discriminator's features of `batch.real`.
         ema: the model of averaged weights; its classifier predicts the age of aged faces.
         age_views: gives that classifier's input: augmented inner faces.
         recon_fraction: the fraction of the batch used for the reconstruction and for the cycle.
@@ -220,7 +246,7 @@ def generator_loss(
     """
     aged, reconstruction, size = generate(model, batch, recon_fraction)
     part = len(reconstruction)
-    features = discriminator.extract_features(aged * batch.shared_mask)
+    features = batch.extract_features(discriminator, aged)
     terms: Terms = {
         "reconstruction": masked_l1(reconstruction, batch.faces[:part], batch.mask[:part]),
         "adversarial": _softplus(-_select_group(discriminator(features), batch.target_group)),
@@ -235,14 +261,59 @@ def generator_loss(
     if weights.perceptual and perceptual is not None:
         terms["perceptual"] = perceptual(reconstruction, batch.faces[:part])
     if weights.target_age:
-        exact = torch.ones_like(batch.target_group, dtype=torch.bool)
-        logits = ema.classify(age_views(aged))
-        terms["target_age"] = age_loss(logits, batch.target_age, batch.target_group, exact)
+        guided = ~batch.paired  # pairs have a target picture
+        ages, groups = batch.target_age[guided], batch.target_group[guided]
+        exact = torch.ones_like(groups, dtype=torch.bool)
+        logits = ema.classify(age_views(aged[guided]))
+        terms["target_age"] = age_loss(logits, ages, groups, exact)
     if weights.change:
         terms["change"] = size
+    if weights.paired and batch.paired.any():
+        terms["paired"] = multiscale_l1(aged[batch.paired], batch.real[batch.paired])
+    if weights.paired_features and batch.paired.any():
+        rows = discriminator.feature_rows(len(aged))
+        terms["paired_features"] = feature_l1(features, real, [batch.paired[r] for r in rows])
     weighted = (getattr(weights, name) * term for name, term in terms.items())
     total = sum(weighted, start=torch.zeros((), device=aged.device))
     return total, terms, [feature.detach() for feature in features]
+
+
+def displacement_loss(model: FaceAgeModel, batch: SynthesisBatch) -> tuple[Tensor, Terms]:
+    """Multi-scale L1 of pairs whose sources are displaced only, without the residual."""
+    change = model.decode(model.encode(batch.faces), batch.target_age)
+    moved = displace(batch.faces, change.flow)
+    flow = change.flow
+    variation = flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
+    terms = {"moved": multiscale_l1(moved, batch.real), "variation": variation}
+    return terms["moved"] + 2 * variation, terms
+
+
+def multiscale_l1(a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S twice -> scalar
+    """Mean L1 of pictures and of their means over 4x4 and 8x8 px.
+
+    Low frequencies count most: of the fine structure of hair and skin, one of many possible ones is
+    in the target, and L1 would blur it.
+    """
+    difference = a - b
+    terms = [
+        weight * F.avg_pool2d(difference, pixels).abs().mean()
+        for pixels, weight in zip(SCALES, SCALE_WEIGHTS, strict=True)
+    ]
+    return torch.stack(terms).sum()
+
+
+def feature_l1(a: Features, b: Features, rows: list[Tensor]) -> Tensor:
+    """L1 of features relative to their mean size, averaged over layers.
+
+    Args:
+        rows: of each layer, (M,) bool, the faces that count.
+    """
+    terms = []
+    for x, y, chosen in zip(a, b, rows, strict=True):
+        if chosen.any():
+            x, y = x[chosen].float(), y[chosen].float()
+            terms.append((x - y).abs().mean() / y.abs().mean().clamp(min=1e-6))
+    return torch.stack(terms).mean()
 
 
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar

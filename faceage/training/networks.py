@@ -18,6 +18,9 @@ from faceage.training.config import TrainConfig
 from faceage.training.losses import PerceptualLoss
 from faceage.training.provenance import describe_weights
 
+# The parts of the generator that do not depend on the decoder.
+SHARED = ("encoder", "decomposition", "classifier")
+
 _Movable = TypeVar("_Movable", Tensor, FaceAgeModel, VggFeatures, AnyDiscriminator)
 
 
@@ -58,13 +61,18 @@ class Networks:
         self.perceptual: PerceptualLoss | None = None
         if self.vgg and config.losses.perceptual:
             self.perceptual = PerceptualLoss(self.vgg)
-        self.age_views = partial(robust_views, size=config.model.classifier_size)
+        self.age_views = partial(
+            robust_views,
+            size=config.model.classifier_size,
+            window=config.model.classifier_window,
+        )
         discriminator = make_discriminator(
             config.model,
             self.vgg if config.projected else None,
             self.ema if config.age_features else None,
             diff_augment if config.diff_augment else None,
             self.age_views,
+            config.discriminator_size,
         )
         self.discriminator = self.to_device(discriminator)
         self.optimiser_warmup, self.optimiser = self._make_optimisers(config)
@@ -114,18 +122,26 @@ class Networks:
     def start_from(self, path: Path) -> dict[str, str]:
         """Copy the generator of a weights file; returns its description for the metadata.
 
+        Encoder, decomposition and classifier must be of the same architecture. Of another decoder,
+        the layers that both have are copied, and the others keep their random initial weights.
+
         Raises:
-            ConfigError: it has another architecture.
+            ConfigError: it has another encoder or classifier.
             WeightsError: missing or damaged.
         """
         source, metadata = load_weights(path, self._device)
-        if source.config != self.model.config:
+        state = self.model.state_dict()
+        fitting = {k: v for k, v in source.state_dict().items() if _fits(v, state.get(k))}
+        missing = [name for name in state if name.split(".")[0] in SHARED and name not in fitting]
+        if missing or source.config.classifier_size != self.model.config.classifier_size:
             raise ConfigError(
-                f"{path} has another architecture.",
+                f"{path} has another encoder or classifier.",
                 f"Set the options model.* to its own: {metadata['config']}.",
             )
+        for name, value in fitting.items():
+            (state[name][: len(value)] if value.ndim else state[name]).copy_(value)
         for model in (self.model, self.ema):
-            model.load_state_dict(source.state_dict())
+            model.load_state_dict(state)
         return describe_weights(path, metadata)
 
     @torch.no_grad()
@@ -146,6 +162,15 @@ class Networks:
     def to_device(self, value: _Movable) -> _Movable:
         """A tensor or network on the device, in the memory format channels last."""
         return value.to(self._device).to(memory_format=torch.channels_last)
+
+
+def _fits(value: Tensor, place: Tensor | None) -> bool:
+    """Whether a tensor can be copied: it may have fewer rows, as the modulation of fewer layers."""
+    if place is None or value.ndim != place.ndim:
+        return False
+    return value.shape == place.shape or (
+        value.ndim > 0 and value.shape[1:] == place.shape[1:] and len(value) < len(place)
+    )
 
 
 def warmup_parts(model: FaceAgeModel) -> list[nn.Module]:

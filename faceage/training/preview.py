@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from faceage.data.datasets import DecodedDataset
-from faceage.data.loading import StreamedDataset
+from faceage.data.loading import Pictures
 from faceage.imaging.conversion import to_tensor, to_uint8
 from faceage.imaging.drawing import contact_sheet
 from faceage.models.generator import (
@@ -28,7 +27,7 @@ SAMPLE_FACES, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
 @torch.no_grad()
 def measure_accuracy(
     model: FaceAgeModel,
-    dataset: DecodedDataset | StreamedDataset,
+    dataset: Pictures,
     device: torch.device,
     autocast: AbstractContextManager[None],
 ) -> dict[str, float]:
@@ -54,9 +53,7 @@ def measure_accuracy(
 
 
 @torch.no_grad()
-def draw_samples(
-    model: FaceAgeModel, dataset: DecodedDataset | StreamedDataset, device: torch.device
-) -> Image.Image:
+def draw_samples(model: FaceAgeModel, dataset: Pictures, device: torch.device) -> Image.Image:
     """A contact sheet of a few faces, the same ones in every call, each at `SAMPLE_AGES`."""
     picks = torch.linspace(0, len(dataset) - 1, min(SAMPLE_FACES, len(dataset))).long()
     (images,) = dataset.batches([picks])

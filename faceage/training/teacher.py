@@ -27,13 +27,13 @@ from faceage.errors import ConfigError, WeightsError
 from faceage.files import replace_file
 from faceage.models.age_teacher import (
     TEACHER_SIZE,
+    WINDOW,
     AgeTeacher,
     TeacherOutput,
     crop_windows,
     estimate,
-    window_grid,
 )
-from faceage.models.generator import ENCODER_LAYERS
+from faceage.models.generator import ENCODER_LAYERS, window_grid
 from faceage.models.mobilenet import LAYERS
 from faceage.models.tta import nearest_group, summarize_distribution
 from faceage.training.logging import Progress
@@ -277,7 +277,8 @@ def augmented_windows(images: Tensor, valid: Tensor, size: int) -> Tensor:
         size: px.
     """
     count, device = len(images), images.device
-    grid = window_grid(random_similarity(count, device, angle=10, zoom=0.1, shift=0.03), size)
+    transform = random_similarity(count, device, angle=10, zoom=0.1, shift=0.03)
+    grid = window_grid(transform, size, WINDOW)
     other = valid[torch.randperm(count, device=device)]
     both = torch.cat([torch.maximum(valid, other)[:, :2], torch.minimum(valid, other)[:, 2:]], 1)
     box = torch.where(torch.rand(count, 1, device=device) < 0.5, both, valid)

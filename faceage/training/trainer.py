@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from faceage import distributed, hub
 from faceage.ages import GROUPS
 from faceage.checkpoints import BatchNorm, read_tensors, recalibrate, save_weights
-from faceage.data.augmentation import inner_faces, whole_faces
+from faceage.data.augmentation import inner_faces, whole_faces, whole_transforms
 from faceage.data.datasets import Dataset, EmptySplitError, Labels, open_dataset
 from faceage.errors import FaceAgeError
 from faceage.files import make_folder
@@ -38,10 +38,11 @@ from faceage.training.losses import (
     Terms,
     age_loss,
     discriminator_loss,
+    displacement_loss,
     generator_loss,
 )
 from faceage.training.networks import Networks, batch_norms, warmup_parts
-from faceage.training.provenance import describe_run
+from faceage.training.provenance import describe_data, describe_run
 from faceage.training.state import (
     RunState,
     make_replay_buffer,
@@ -80,6 +81,7 @@ def make_trainer(config: TrainConfig, processes: distributed.Processes) -> "Trai
     """Check the options, open what they name, and resume if the run directory has a state."""
     config.check(processes.count)
     train_set, val_set = open_splits(config.data)
+    pairs_set = open_dataset(config.pairs) if config.pairs else None
     path = find_vgg(config)
     vgg = VggFeatures(read_tensors(path)) if path else None
     synchronise = processes.count > 1 and processes.device.type == "cuda"
@@ -93,7 +95,7 @@ def make_trainer(config: TrainConfig, processes: distributed.Processes) -> "Trai
         run = RunState(make_replay_buffer(config))
         if config.weights:
             run.initial_weights = networks.start_from(config.weights)
-    data = load_data(config, processes, train_set, val_set, progress)
+    data = load_data(config, processes, train_set, val_set, progress, pairs_set)
     return trainer_class(config, processes, networks, data, run, progress)
 
 
@@ -197,16 +199,20 @@ class Trainer:
                 for norm in batch_norms(part):
                     norm.eval()
         batch = self._prepare(plan, images)
-        terms, aged = self._update_generator(batch, plan, images)
+        if plan.images_seen - self.config.warmup_images < self.config.flow_images:
+            return self._displacement_step(batch)
+        networks.discriminator.requires_grad_(False)
+        with torch.no_grad(), self._autocast():
+            real = batch.extract_features(networks.discriminator, batch.real)
+        terms, aged = self._update_generator(batch, real, plan, images)
         if not terms:
             return {}
         networks.discriminator.requires_grad_(True)
-        with torch.no_grad(), self._autocast():
-            real = networks.discriminator.extract_features(batch.real * batch.shared_mask)
         self.state.replay_buffer.append(
             DiscriminatorBatch(real, aged, batch.target_group, batch.wrong_group)
         )
-        step = (plan.images_seen - self.config.warmup_images) // plan.images
+        first = self.config.warmup_images + self.config.flow_images
+        step = (plan.images_seen - first) // plan.images
         terms_d = self._update_discriminator(step)
         named = {f"G/{k}": v for k, v in terms.items()} | {f"D/{k}": v for k, v in terms_d.items()}
         return {name: value.detach() for name, value in named.items()} if terms_d else {}
@@ -214,7 +220,10 @@ class Trainer:
     def _prepare(self, plan: StepPlan, images: Tensor) -> SynthesisBatch:
         """The inputs of a synthesis step: source faces and matched faces."""
         labels, count = self._labels(plan.pictures), len(plan.index)
-        faces, mask = whole_faces(images, labels.valid, self.config.model.size)
+        transform = whole_transforms(2 * count, self.device)
+        paired = plan.paired.to(self.device)
+        transform[count:][paired] = transform[:count][paired]  # pixels of pairs are compared
+        faces, mask = whole_faces(images, labels.valid, self.config.model.size, transform)
         faces = self.networks.to_device(faces)
         group = labels.groups[count:]
         return SynthesisBatch(
@@ -226,20 +235,33 @@ class Trainer:
             wrong_group=(group + torch.randint_like(group, 1, GROUPS)) % GROUPS,
             real=faces[count:],
             real_mask=mask[count:],
+            paired=paired,
+            seed=plan.seed,
         )
 
+    def _displacement_step(self, batch: SynthesisBatch) -> Terms:
+        with self._autocast():
+            loss, terms = displacement_loss(self.networks.model, batch)
+        if not self._update(self.networks.optimiser, loss):
+            return {}
+        return {f"G/{name}": value.detach() for name, value in terms.items()}
+
     def _update_generator(
-        self, batch: SynthesisBatch, plan: StepPlan, images: Tensor
+        self, batch: SynthesisBatch, real: Features, plan: StepPlan, images: Tensor
     ) -> tuple[Terms, Features]:
-        """Update the generator; returns its losses and the discriminator's features."""
+        """Update the generator; returns its losses and the discriminator's features.
+
+        Args:
+            real: the discriminator's features of the real faces.
+        """
         config, networks = self.config, self.networks
-        networks.discriminator.requires_grad_(False)
         with self._autocast():
             loss, terms, aged = generator_loss(
                 networks.model,
                 networks.ema,
                 networks.discriminator,
                 batch,
+                real,
                 config.losses,
                 networks.age_views,
                 config.recon_fraction,
@@ -272,7 +294,10 @@ class Trainer:
     def _age_loss(self, model: FaceAgeModel, images: Tensor, index: Tensor) -> Tensor:
         """The age loss on pictures of the train set, N,R,R,3 uint8, and their indices."""
         labels = self._labels(index)
-        inner = inner_faces(images, labels.valid, self.config.model.classifier_size)
+        model_config = self.config.model
+        inner = inner_faces(
+            images, labels.valid, model_config.classifier_size, model_config.classifier_window
+        )
         with self._autocast():
             logits = model.classify(self.networks.to_device(inner))
         return age_loss(logits, labels.ages, labels.groups, labels.exact)
@@ -379,6 +404,8 @@ class Trainer:
         figures = preview.measure_accuracy(model, val, self.device, self._autocast())
         self.progress.record(images_seen, figures)
         metadata = describe_run(self.config, self.data.dataset, self._sources())
+        if self.data.pairs:
+            metadata["pairs"] = describe_data(self.data.pairs)
         metadata |= {"images_seen": str(images_seen), "figures": json.dumps(figures)}
         save_weights(path, model, metadata)
         sheet = np.asarray(preview.draw_samples(model, val, self.device))

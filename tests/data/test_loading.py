@@ -14,7 +14,7 @@ from processes import run_python
 
 from faceage.data import loading
 from faceage.data.datasets import Dataset, DecodedDataset, decode, open_dataset
-from faceage.data.loading import StreamedDataset, decoded_bytes, free_memory, load
+from faceage.data.loading import JoinedDatasets, StreamedDataset, decoded_bytes, free_memory, load
 from faceage.errors import DataError
 
 COUNT, SIZE = 30, 8
@@ -46,6 +46,21 @@ def test_streamed_pictures_equal_decoded_ones(dataset: Dataset, workers: int) ->
         pairs = zip(streamed.batches(INDICES), decoded.batches(INDICES), strict=True)
         for found, expected in pairs:
             assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_joined_datasets_equal_their_parts(dataset: Dataset, workers: int) -> None:
+    part = decode(dataset, SIZE)
+    joined = JoinedDatasets([StreamedDataset(dataset, SIZE, workers), part])
+    assert len(joined) == len(joined.labels) == 2 * COUNT
+    assert torch.equal(joined.labels.ages, part.labels.ages.repeat(2))
+    assert len(joined.labels.people.unique()) == 2 * COUNT
+    assert len(joined.labels.strata.unique()) == 2 * len(part.labels.strata.unique())
+    indices = [torch.tensor([3, COUNT + 1, 3, COUNT]), torch.tensor([2]), torch.tensor([COUNT])]
+    found = list(joined.batches(indices))
+    assert len(found) == 3
+    for images, index in zip(found, indices, strict=True):
+        assert torch.equal(images, part.images[index % COUNT])
 
 
 def test_batches_come_from_several_processes_in_order(dataset: Dataset) -> None:

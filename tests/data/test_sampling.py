@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from faceage.data.datasets import Labels
-from faceage.data.sampling import InfiniteSampler, MatchedSampler, draw_weights
+from faceage.data.sampling import InfiniteSampler, MatchedSampler, PairSampler, draw_weights
 from faceage.errors import DataError
 
 
@@ -20,6 +20,7 @@ def _labels(groups: list[int], weights: list[float], sharp: list[float]) -> Labe
         weights=torch.tensor(weights),
         sharp=torch.tensor(sharp),
         strata=torch.zeros(n, dtype=torch.long),
+        people=torch.arange(n),
     )
 
 
@@ -145,3 +146,16 @@ def test_matched_sampling_with_a_generator_does_not_use_the_global_one() -> None
     )
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_pairs_are_other_pictures_of_the_same_person() -> None:
+    people = torch.tensor([0, 1, 0, 2, 1, 0])  # person 2 has one picture
+    sampler = PairSampler(people)
+    assert sampler.weights.tolist() == [1, 1, 1, 0, 1, 1]
+    index = torch.tensor([0, 1, 2, 4, 5]).repeat(200)
+    drawn = sampler.draw(index, torch.Generator().manual_seed(0))
+    assert torch.equal(people[drawn], people[index])
+    assert not (drawn == index).any()
+    counts = drawn[index == 0].bincount(minlength=6)
+    assert counts[[2, 5]].min() > 70  # of 200: both equally likely
+    assert counts.sum() == counts[[2, 5]].sum()

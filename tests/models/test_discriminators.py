@@ -48,6 +48,27 @@ def test_the_output_of_a_face_depends_on_no_other_face(
     assert not torch.allclose(rows[[1, 3]], changed[[1, 3]], atol=1e-5)
 
 
+def test_feature_rows_say_which_faces_the_features_belong_to(
+    discriminator: AnyDiscriminator, faces: Tensor
+) -> None:
+    faces = faces[:3]
+    torch.manual_seed(0)
+    features = discriminator.extract_features(faces)
+    changed = faces.clone()
+    changed[0] = 0
+    torch.manual_seed(0)
+    others = discriminator.extract_features(changed)
+    rows = discriminator.feature_rows(3)
+    for found, other, part in zip(features, others, rows, strict=True):
+        differs = (found != other).flatten(1).any(1)
+        assert differs.tolist() == [number == 0 for number in range(3)[part]]
+
+
+def test_the_size_of_vgg19s_input_can_be_chosen(vgg: dict[str, Tensor], faces: Tensor) -> None:
+    discriminator = ProjectedDiscriminator(TINY, VggFeatures(vgg), size=32)
+    assert discriminator.extract_features(faces)[0].shape[-1] == 8  # four halvings less one
+
+
 def test_features_can_be_classified_repeatedly(
     discriminator: AnyDiscriminator, faces: Tensor
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import TINY
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from faceage.ages import GROUP_STARTS, YEARS
 from faceage.models.discriminators import Discriminator
@@ -17,6 +18,7 @@ from faceage.models.generator import (
     FaceAgeModel,
     ModelConfig,
     apply_change,
+    displace,
     expected_age,
     group_log_probabilities,
     inner_face,
@@ -118,7 +120,7 @@ def test_the_compact_model_runs() -> None:
         encoded = model.encode(torch.rand(1, 3, 128, 128))
         change = model.decode(encoded, torch.tensor([37.0]))
     assert encoded.identity.shape == (1, 128, 16, 16)
-    assert encoded.detail.shape == (1, 12, 64, 64)
+    assert encoded.faces.shape == (1, 3, 128, 128)
     assert change.residual.shape == (1, 3, 128, 128)
     assert change.flow.shape == (1, 2, 16, 16)
 
@@ -128,7 +130,7 @@ def test_the_compact_model_runs() -> None:
 
 def test_identity_and_age_features_sum_to_the_features(model: FaceAgeModel, faces: Tensor) -> None:
     encoded = model.encode(faces)
-    features = model.encoder(encoded.detail)
+    features = model.encoder(F.pixel_unshuffle(encoded.faces, 2))
     assert torch.allclose(encoded.identity + encoded.age_features, features, atol=1e-5)
     assert encoded.age_features.abs().sum() > 0
     assert encoded.identity.abs().sum() > 0
@@ -151,7 +153,7 @@ def test_attention_is_the_mean_of_its_two_branches() -> None:
 def test_the_baseline_keeps_all_features_and_uses_the_source_age(faces: Tensor) -> None:
     model = _randomised(ModelConfig(**{**TINY.__dict__, "decomposition": False}))
     encoded = model.encode(faces)
-    assert torch.equal(encoded.identity, model.encoder(encoded.detail))
+    assert torch.equal(encoded.identity, model.encoder(F.pixel_unshuffle(encoded.faces, 2)))
     assert not encoded.age_features.any()
     assert not hasattr(model, "classifier")
     young, old = torch.tensor([5.0] * 3), torch.tensor([70.0] * 3)
@@ -333,3 +335,57 @@ def test_expected_age_is_the_mean() -> None:
     logits[1, 100] = 0
     assert expected_age(logits).tolist() == pytest.approx([17.5, 100.0])
     assert expected_age(torch.zeros(1, YEARS)).item() == pytest.approx(50.0, abs=1e-3)
+
+
+# --- the U-Net decoder ----------------------------------------------------------------------------
+
+UNET = ModelConfig(
+    size=32,
+    classifier_size=32,
+    width=16,
+    encoder_blocks=1,
+    classifier_blocks=1,
+    decoder_blocks=2,
+    decoder="unet",
+)
+
+
+def test_the_unet_starts_without_a_change(faces: Tensor) -> None:
+    torch.manual_seed(0)
+    model = FaceAgeModel(UNET).eval()
+    change = model.decode(model.encode(faces), torch.full((3,), 70.0))
+    assert change.residual.shape == (3, 3, 32, 32)
+    assert change.flow.shape == (3, 2, 4, 4)
+    assert not change.residual.any()
+    assert not change.flow.any()
+
+
+def test_the_unet_ages_one_encoded_face_to_several_ages(faces: Tensor) -> None:
+    model = _randomised(UNET)
+    encoded = model.encode(faces)
+    ages = torch.tensor([5.0, 70.0])
+    both = model.decode(encoded.select(torch.tensor([1, 1])), ages)
+    for number, age in enumerate(ages):
+        single = model.decode(model.encode(faces[1:2]), age[None])
+        assert torch.allclose(both.residual[number], single.residual[0], atol=1e-4)
+        assert torch.allclose(both.flow[number], single.flow[0], atol=1e-5)
+    assert not torch.allclose(both.residual[0], both.residual[1], atol=1e-2)
+
+
+def test_the_unets_residual_depends_on_the_displaced_face(faces: Tensor) -> None:
+    """With a constant displacement, the skip connections get the face at its new place."""
+    model = _randomised(UNET)
+    model.decoder.flow.weight.zero_()
+    model.decoder.flow.bias.copy_(torch.tensor([1.0, 0.0]))
+    detail: list[Tensor] = []
+    model.decoder.detail2.register_forward_pre_hook(lambda _, inputs: detail.append(inputs[0]))
+    change = model.decode(model.encode(faces), torch.full((3,), 30.0))
+    moved = apply_change(faces, Change(torch.zeros_like(faces), change.flow))
+    assert torch.allclose(F.pixel_shuffle(detail[0], 2), moved, atol=1e-5)
+    assert not torch.allclose(moved, faces, atol=0.1)
+
+
+def test_displacing_by_one_pixel(faces: Tensor) -> None:
+    flow = torch.zeros(3, 2, 4, 4)
+    flow[:, 0] = 2 / 32  # half sides: one of 32 px
+    assert torch.allclose(displace(faces, flow)[..., :-1], faces[..., 1:], atol=1e-5)

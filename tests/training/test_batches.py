@@ -32,6 +32,7 @@ def labels() -> Labels:
         weights=torch.ones(60),
         sharp=torch.ones(60),
         strata=torch.arange(60) % 3,
+        people=torch.arange(60),
     )
 
 
@@ -100,6 +101,21 @@ def test_target_ages_cover_all_ages_within_the_stratum(labels: Labels) -> None:
     assert targets.min() < 5
     assert targets.max() > 75
     assert targets.median() < 45  # low ages are more frequent
+
+
+def test_pairs_are_spread_over_the_batch(labels: Labels) -> None:
+    pairs = replace(labels, people=torch.arange(60) // 5)
+    config = replace(CONFIG, pairs="pairs", pairs_fraction=0.5, flow_images=8)
+    planner = StepPlanner(config, Processes(0, 1, CPU), labels, torch.zeros(60, 3), pairs)
+    assert not planner.plan(8).paired.any()  # in the warm-up
+    assert planner.plan(16).paired.all()  # displacement is trained on pairs only
+    plan = planner.plan(24)
+    assert plan.paired.tolist() == [False, True, False, True]
+    assert torch.equal(plan.index >= 60, plan.paired)
+    people = pairs.people.repeat(2)
+    assert torch.equal(people[plan.index[plan.paired]], people[plan.matched[plan.paired]])
+    assert not (plan.index[plan.paired] == plan.matched[plan.paired]).any()
+    assert (plan.matched[~plan.paired] < 60).all()
 
 
 def test_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from conftest import TINY
 from torch import Tensor, nn
 
 from faceage.ages import GROUPS, YEARS
+from faceage.data.augmentation import diff_augment
 from faceage.models.discriminators import Discriminator
 from faceage.models.generator import FaceAgeModel, ModelConfig, inner_face
 from faceage.models.vgg import VggFeatures
@@ -18,9 +19,12 @@ from faceage.training.losses import (
     SynthesisBatch,
     age_loss,
     discriminator_loss,
+    displacement_loss,
+    feature_l1,
     generate,
     generator_loss,
     masked_l1,
+    multiscale_l1,
 )
 
 
@@ -36,6 +40,8 @@ def _batch(count: int = 4, side: int = 32) -> SynthesisBatch:
         wrong_group=torch.tensor([1, 5, 7, 8][:count]),
         real=faces.flip(0),
         real_mask=torch.ones(count, 1, side, side),
+        paired=torch.zeros(count, dtype=torch.bool),
+        seed=7,
     )
 
 
@@ -233,11 +239,13 @@ def test_padding_of_either_face_is_masked_in_both(
         return extract(faces)
 
     monkeypatch.setattr(discriminator, "extract_features", record)
-    generator_loss(model, model, discriminator, batch, LossWeights(), _view)
-    (faces,) = inputs
-    assert not faces[..., :8].any()
-    assert not faces[..., 24:].any()
-    assert faces[..., 8:24].any()
+    real = batch.extract_features(discriminator, batch.real)
+    generator_loss(model, model, discriminator, batch, real, LossWeights(), _view)
+    assert len(inputs) == 2
+    for faces in inputs:
+        assert not faces[..., :8].any()
+        assert not faces[..., 24:].any()
+        assert faces[..., 8:24].any()
 
 
 # --- generator ------------------------------------------------------------------------------------
@@ -256,7 +264,9 @@ def test_generate_reconstructs_a_fraction(model: FaceAgeModel) -> None:
 
 
 def _terms(model: FaceAgeModel, discriminator: Discriminator, **options: object):
-    return generator_loss(model, model, discriminator, _batch(), age_views=_view, **options)
+    batch = options.pop("batch", _batch())
+    real = batch.extract_features(discriminator, batch.real)
+    return generator_loss(model, model, discriminator, batch, real, age_views=_view, **options)
 
 
 def _view(faces: Tensor) -> Tensor:
@@ -314,7 +324,9 @@ def test_the_target_age_loss_has_no_gradients_for_classifiers(
     torch.manual_seed(2)
     ema = FaceAgeModel(TINY).eval().requires_grad_(False)
     weights = LossWeights(target_age=1)
-    _, terms, _ = generator_loss(model, ema, discriminator, _batch(), weights, _view)
+    batch = _batch()
+    real = batch.extract_features(discriminator, batch.real)
+    _, terms, _ = generator_loss(model, ema, discriminator, batch, real, weights, _view)
     model.zero_grad()
     terms["target_age"].backward()
     assert model.decoder.residual.weight.grad.abs().sum() > 0
@@ -328,6 +340,70 @@ def test_losses_of_the_baseline(discriminator: Discriminator) -> None:
     nn.init.normal_(model.decoder.residual.weight, std=0.05)
     _, terms, _ = _terms(model, discriminator, weights=LossWeights(), recon_fraction=0.5)
     assert set(terms) == {"reconstruction", "adversarial", "cycle"}
+
+
+# --- pairs ----------------------------------------------------------------------------------------
+
+
+def test_multiscale_l1_by_hand() -> None:
+    """Noise counts by the weight of the finest scale, an offset by that of all scales."""
+    flat = torch.zeros(1, 3, 16, 16)
+    signs = torch.tensor([1.0, -1.0]).repeat(8)
+    chequered = 0.5 * (signs[:, None] * signs[None]).expand(1, 3, 16, 16)
+    assert multiscale_l1(flat + 0.5, flat).item() == pytest.approx(0.5)
+    assert multiscale_l1(flat + chequered, flat).item() == pytest.approx(0.2 * 0.5)
+
+
+def test_feature_l1_is_relative_and_counts_the_chosen_faces() -> None:
+    real = [torch.full((2, 4, 3, 3), 2.0), torch.ones(1, 4, 2, 2)]
+    aged = [real[0].clone(), real[1] + 0.25]
+    aged[0][0] += 1.0  # of 2: relative 0.5
+    aged[0][1] += 100.0  # does not count
+    rows = [torch.tensor([True, False]), torch.tensor([True])]
+    assert feature_l1(aged, real, rows).item() == pytest.approx((0.5 + 0.25) / 2)
+
+
+def test_pairs_are_compared_on_the_whole_picture() -> None:
+    batch = _batch()
+    batch.paired[1] = True
+    mask = batch.shared_mask
+    assert mask[1].all()
+    assert not mask[0, 0, 0, 0]
+    assert mask[0, 0, 16, 16]
+
+
+def test_terms_of_pairs(model: FaceAgeModel, discriminator: Discriminator) -> None:
+    weights = LossWeights(target_age=1, paired=2, paired_features=3, perceptual=0)
+    batch = _batch()
+    _, without, _ = _terms(model, discriminator, weights=weights, batch=batch)
+    assert not {"paired", "paired_features"} & set(without)
+    batch.paired[:2] = True
+    total, terms, _ = _terms(model, discriminator, weights=weights, batch=batch)
+    aged = generate(model, batch)[0][:2]
+    assert terms["paired"].item() == pytest.approx(
+        multiscale_l1(aged, batch.real[:2]).item(), rel=1e-3
+    )
+    assert terms["paired_features"] > 0
+    expected = sum(getattr(weights, name) * term.item() for name, term in terms.items())
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_real_and_aged_faces_are_augmented_alike() -> None:
+    batch = _batch()
+    discriminator = Discriminator(TINY, augment=diff_augment)
+    first = batch.extract_features(discriminator, batch.real)
+    assert torch.equal(first[0], batch.extract_features(discriminator, batch.real)[0])
+    batch.seed += 1
+    assert not torch.equal(first[0], batch.extract_features(discriminator, batch.real)[0])
+
+
+def test_displacement_loss_trains_the_displacement_alone(model: FaceAgeModel) -> None:
+    model.zero_grad()
+    loss, terms = displacement_loss(model, _batch())
+    loss.backward()
+    assert set(terms) == {"moved", "variation"}
+    assert model.decoder.flow.weight.grad.abs().sum() > 0
+    assert model.decoder.residual.weight.grad is None
 
 
 # --- perceptual -----------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import TINY
-from noise_dataset import write_noise
+from noise_dataset import write_noise, write_noise_pairs
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -29,9 +30,11 @@ from faceage.training.losses import (
     age_loss,
     discriminator_loss,
 )
+from faceage.training.networks import SHARED
 from faceage.training.trainer import Trainer, make_trainer, train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
+UNET = replace(TINY, size=64, decoder="unet")
 
 
 @pytest.fixture(autouse=True)
@@ -326,7 +329,7 @@ def test_a_run_can_start_from_weights(make: Callable[..., TrainConfig], tmp_path
     value = model.state_dict()["encoder.stem.0.weight"].half().float()
     assert torch.equal(trainer.networks.model.state_dict()["encoder.stem.0.weight"], value)
     assert all(p.requires_grad for p in trainer.networks.model.parameters())
-    with pytest.raises(ConfigError, match="another architecture"):
+    with pytest.raises(ConfigError, match="another encoder"):
         make_trainer(make(weights=path, model=replace(TINY, width=32)), ALONE)
 
     stated = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "licence": "theirs"}
@@ -338,6 +341,68 @@ def test_a_run_can_start_from_weights(make: Callable[..., TrainConfig], tmp_path
     assert str(tmp_path) not in json.dumps(metadata)
     with pytest.raises(ConfigError, match=r"other values of .*weights"):
         train(replace(config, weights=None, losses=LossWeights(perceptual=0)), "cpu")
+
+
+def test_weights_with_another_decoder_give_encoder_and_classifier(
+    make: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    source = FaceAgeModel(TINY)
+    path = save_weights(tmp_path / "first.safetensors", source, {})
+    config = make(weights=path, warmup_images=0, model=UNET)
+    state = make_trainer(config, ALONE).networks.model.state_dict()
+    for name, value in load_weights(path)[0].state_dict().items():
+        if name.split(".")[0] in SHARED:
+            assert torch.equal(state[name], value)
+    assert not state["decoder.residual.weight"].any()  # of no change, as at the start
+
+
+def test_training_on_pairs_resumes_exactly(
+    make: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    pairs = str(write_noise_pairs(tmp_path / "pairs"))
+    options: dict[str, Any] = {
+        "pairs": pairs,
+        "model": UNET,
+        "losses": LossWeights(perceptual=0, paired=1, paired_features=1, target_age=0.5),
+        "warmup_images": 8,
+        "flow_images": 16,
+        "images": 48,
+    }
+    whole = train(make("whole", **options), "cpu")
+    for images in (16, 32, 48):
+        parts = train(make("parts", **options | {"images": images}), "cpu")
+    expected, metadata = load_weights(whole)
+    found, _ = load_weights(parts)
+    assert metadata["pairs"] == "pairs: 12 faces"
+    assert json.loads(metadata["training"])["pairs"] == ""  # a path of this machine
+    for name, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+
+
+def test_only_the_displacement_changes_in_its_part_of_the_training(
+    make: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    pairs = str(write_noise_pairs(tmp_path / "pairs"))
+    config = make(
+        pairs=pairs,
+        model=UNET,
+        warmup_images=0,
+        flow_images=32,
+        images=32,
+        age_features=False,
+        losses=LossWeights(perceptual=0, paired=1),
+    )
+    trainer = make_trainer(config, ALONE)
+    before = {k: v.clone() for k, v in trainer.networks.discriminator.state_dict().items()}
+    for plan, images in trainer.batches():
+        terms = trainer.step(plan, images)
+        assert set(terms) == {"G/moved", "G/variation"}
+    state = trainer.networks.model.state_dict()
+    assert state["decoder.flow.weight"].any()
+    assert not state["decoder.residual.weight"].any()
+    for name, value in trainer.networks.discriminator.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 def test_errors_come_in_the_order_in_which_they_are_fixed(
