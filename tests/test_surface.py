@@ -44,7 +44,7 @@ OPTIONS = {
         *("--ages", "--embedder", "--generator", "--out", "--parser", "--people", "--sample"),
         *("--seed", "--size", "--teacher"),
     ],
-    "train-teacher": ["--backbone", "--data", "--images", "--out", "--seed"],
+    "train-teacher": ["--backbone", "--data", "--device", "--images", "--out", "--seed"],
     "predict": ["--csv", "--draw", "--json", "--jsonl", *COMMON],
     "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *COMMON],
     "align": ["--out", "--size", *PHOTOS],

@@ -89,7 +89,7 @@ def estimate(
     """Estimates for FFHQ crops, averaged over zooms and mirror images.
 
     Args:
-        images: N,R,R,3 uint8.
+        images: N,R,R,3 uint8, moved to the teacher's device batch by batch.
         valid: as for `crop_windows`.
         zooms, mirrors: test-time augmentation; mirrors are 1 and -1.
 
@@ -97,9 +97,10 @@ def estimate(
         Age distributions over the years 0-100, N,101, and probabilities of "male", (N,).
     """
     ages, genders = [], []
+    device = teacher.age.weight.device
     for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        box = None if valid is None else valid[start : start + batch]
+        part = images[start : start + batch].to(device)
+        box = None if valid is None else valid[start : start + batch].to(device)
         outputs = []
         for zoom in zooms:
             for mirror in mirrors:

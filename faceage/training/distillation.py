@@ -186,7 +186,7 @@ class DistillationTrainer(Trainer):
             with self._autocast():
                 ages, _ = estimate(
                     self.networks.age_teacher,
-                    images.to(self.device),
+                    images,
                     valid,
                     zooms=(1.0,),
                     mirrors=(1.0,),
