@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceage.ages import YEARS
-from faceage.models.mobilenet import CHANNELS, WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet
+from faceage.models.mobilenet import WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet, hidden_layers
 
 TEACHER_SIZE = 192  # px of the window; the backbone was pretrained at 224 px
 TEACHER_ZOOMS = (0.95, 1.05)  # test-time augmentation, each with its mirror image
@@ -31,13 +31,7 @@ class AgeTeacher(nn.Module):
     def __init__(self, hidden: int = 512, dropout: float = 0.3) -> None:
         super().__init__()
         self.backbone = MobileNet()
-        self.body = nn.Sequential(
-            nn.LayerNorm(CHANNELS[-1]),
-            nn.Dropout(dropout),
-            nn.Linear(CHANNELS[-1], hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-        )
+        self.body = hidden_layers(hidden, dropout)
         self.age = nn.Linear(hidden, YEARS)
         self.gender = nn.Linear(hidden, 1)
 
