@@ -177,7 +177,7 @@ class TeacherTrainer:
         windows = augmented_windows(images, labels.valid, TEACHER_SIZE)
         with self._autocast():
             output = self.teacher(windows.contiguous(memory_format=torch.channels_last))
-        age = teacher_age_loss(output, labels.ages, labels.groups, labels.exact)
+        age = teacher_age_loss(output.age_logits, labels.ages, labels.groups, labels.exact)
         weights = self.label_weights[index].to(self.device)
         terms = {
             "age": (weights * age).sum() / weights.sum(),
@@ -329,23 +329,21 @@ def down_weight_labels(
     weights = torch.where(estimated, ESTIMATED_LABEL_WEIGHT, 1.0).to(labels.ages)
     if ages is None or not len(ages):
         return weights
-    years = torch.arange(YEARS, device=ages.device, dtype=torch.float32)
-    gap = (ages @ years - labels.ages).abs()
+    gap = (_expected_age(ages) - labels.ages).abs()
     excess = (gap / (6 + 0.25 * labels.ages) - 1).clamp(min=0)
     return weights * torch.exp(-2 * excess**2).clamp(min=0.05)
 
 
 def teacher_age_loss(
-    output: TeacherOutput, ages: Tensor, groups: Tensor, exact: Tensor
-) -> Tensor:  # (N,)
+    logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor
+) -> Tensor:  # N,101 -> (N,)
     """Cross-entropy with the label distribution, on the groups, and L1 of the expected age.
 
     Where only the group is known (`exact` is false), only the group counts.
     """
-    logits = output.age_logits.float()
-    loss = age_losses(logits, ages, groups, exact)
-    years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
-    return loss + 0.05 * (logits.softmax(1) @ years - ages).abs() * exact
+    logits = logits.float()
+    distance = (_expected_age(logits.softmax(1)) - ages).abs()
+    return age_losses(logits, ages, groups, exact) + 0.05 * distance * exact
 
 
 def gender_loss(output: TeacherOutput, male: Tensor) -> Tensor:
@@ -377,3 +375,8 @@ def _genders(dataset: Dataset) -> Tensor:
     """(N,) 1 for male, 0 for female, -1 where unknown."""
     code = {"M": 1.0, "F": 0.0}
     return torch.tensor([code.get(sample.gender, -1.0) for sample in dataset.samples])
+
+
+def _expected_age(distributions: Tensor) -> Tensor:  # N,101 -> (N,) years
+    years = torch.arange(YEARS, device=distributions.device, dtype=torch.float32)
+    return distributions @ years

@@ -23,12 +23,13 @@ from faceage.training.distillation import (
     synthesis_distillation_loss,
     synthesis_targets,
 )
-from faceage.training.losses import label_distribution
+from faceage.training.losses import age_losses, label_distribution
 from faceage.training.teacher import (
     TeacherConfig,
     TeacherTrainer,
     down_weight_labels,
     load_teacher,
+    teacher_age_loss,
 )
 from faceage.training.trainer import train
 
@@ -169,6 +170,15 @@ def test_labels_that_contradict_the_teacher_weigh_less(options: TrainConfig) -> 
     assert weights[1:] == pytest.approx(1.0)
     contradicting = label_distribution(labels.ages + 40)
     assert (down_weight_labels(dataset, labels, contradicting)[:6] < 0.1).all()  # up to 49 years
+
+
+def test_the_age_loss_includes_the_error_of_the_expected_age() -> None:
+    logits = torch.full((2, 101), -50.0)
+    logits[:, 30] = 50  # certain of 30 years
+    ages, groups = torch.tensor([40.0, 40.0]), torch.tensor([7, 7])
+    exact = torch.tensor([True, False])
+    extra = teacher_age_loss(logits, ages, groups, exact) - age_losses(logits, ages, groups, exact)
+    assert extra.tolist() == pytest.approx([0.5, 0.0], abs=1e-4)  # 0.05 * 10 years
 
 
 # --- training the teacher -------------------------------------------------------------------------
