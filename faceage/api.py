@@ -154,7 +154,8 @@ class FaceAger:
     """Predicts the age of faces in photos, and ages them. Made by `load()`.
 
     A photo is a path, a PIL image, an array (H,W,3) RGB of 8 or 16 bits, or a `Photo`. `faces`
-    chooses among its faces: "all", "largest", or a number from 1 on, 1 being the largest.
+    chooses among its faces: "all", "largest", or numbers from 1 on, as in 2 or [1, 3]; 1 is the
+    largest.
 
     Args:
         model: on `device`, in eval mode.
@@ -177,7 +178,9 @@ class FaceAger:
         self.device = device
         self.weights_sha = weights_sha
 
-    def predict(self, photo: PhotoLike, faces: str | int = "all") -> list[Prediction]:
+    def predict(
+        self, photo: PhotoLike, faces: str | int | Iterable[int] = "all"
+    ) -> list[Prediction]:
         """The age of every chosen face, largest first.
 
         Raises:
@@ -186,7 +189,7 @@ class FaceAger:
         """
         return self.predict_crops(self.crop_faces(as_photo(photo), faces))
 
-    def crop_faces(self, photo: Photo, faces: str | int = "all") -> FaceCrops:
+    def crop_faces(self, photo: Photo, faces: str | int | Iterable[int] = "all") -> FaceCrops:
         """The chosen faces, cut out for the age classifier: the part of `predict` without torch.
 
         Raises:
@@ -207,7 +210,10 @@ class FaceAger:
         ]
 
     def age(
-        self, photo: PhotoLike, to: float | Iterable[float], faces: str | int = "all"
+        self,
+        photo: PhotoLike,
+        to: float | Iterable[float],
+        faces: str | int | Iterable[int] = "all",
     ) -> list[Aged]:
         """The photo at each target age (years from 0 to 100), in the order asked for.
 

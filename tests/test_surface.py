@@ -1,6 +1,7 @@
 """What users rely on: exported names, commands and their options, and that help is instant."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -44,7 +45,7 @@ OPTIONS = {
         *("--ages", "--embedder", "--generator", "--out", "--parser", "--people", "--sample"),
         *("--seed", "--size", "--teacher"),
     ],
-    "train-teacher": ["--backbone", "--data", "--images", "--out", "--seed"],
+    "train-teacher": ["--backbone", "--data", "--device", "--images", "--out", "--seed"],
     "predict": ["--csv", "--draw", "--json", "--jsonl", *COMMON],
     "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *COMMON],
     "align": ["--out", "--size", *PHOTOS],
@@ -129,6 +130,13 @@ def test_commands_and_options() -> None:
         for name, command in commands.items()
     }
     assert found == {name: sorted(options) for name, options in OPTIONS.items()}
+
+
+@pytest.mark.parametrize("command", ["predict", "age", "align"])
+def test_the_choice_of_faces_is_documented_first(run, command: str) -> None:
+    options = re.findall(r"^[│| *]+(--[a-z-]+)", run(command, "--help").out, re.MULTILINE)
+    required = {"age": ["--to"], "align": ["--out"]}.get(command, [])
+    assert options[: len(required) + 1] == [*required, "--face"]
 
 
 @pytest.mark.parametrize("command", [[], ["predict"], ["age"], ["align"], ["weights", "list"]])

@@ -37,7 +37,7 @@ from faceage.cli.outputs import (
     plan_targets,
 )
 from faceage.errors import AgeError, ConfigError, OutputError
-from faceage.faces.selection import choose_faces, parse_faces
+from faceage.faces.selection import FaceChoice, choose_faces, parse_faces
 from faceage.files import make_folder
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class AgeOptions:
 
     Attributes:
         ages: target ages, years.
-        faces: "all", "largest" or a number.
+        faces: "all", or the numbers of faces.
         crop: write the aligned faces at the model's size instead of photos.
         sheet: also write a contact sheet.
         if_exists: what to do about results that exist.
@@ -67,7 +67,7 @@ class AgeOptions:
     """
 
     ages: Sequence[float]
-    faces: str | int = "all"
+    faces: FaceChoice = "all"
     crop: bool = False
     sheet: bool = False
     if_exists: IfExists = IfExists.REFUSE
@@ -96,6 +96,7 @@ def age(
         list[str],
         typer.Option(metavar="AGE", help="Target ages: 5, or 5,70, or 10-80:10. Repeats."),
     ],
+    face: FaceOption = "all",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -114,7 +115,6 @@ def age(
     ] = False,
     recursive: RecursiveOption = False,
     include_synthetic: IncludeSyntheticOption = False,
-    face: FaceOption = "all",
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,
     weights: WeightsOption = hub.DEFAULT,

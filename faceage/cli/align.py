@@ -31,7 +31,7 @@ from faceage.cli.outputs import (
     plan_targets,
 )
 from faceage.errors import OutputError
-from faceage.faces.selection import choose_faces, parse_faces
+from faceage.faces.selection import FaceChoice, choose_faces, parse_faces
 from faceage.files import make_folder, write_file
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class AlignOptions:
 
     out: Path
     size: int = 256
-    faces: str | int = "all"
+    faces: FaceChoice = "all"
     if_exists: IfExists = IfExists.REFUSE
 
     def known_files(self, target: Target) -> list[Path]:
@@ -69,10 +69,10 @@ def align(
         Path,
         typer.Option("--out", "-o", metavar="DIR", help="Folder for the crops and faces.csv."),
     ],
+    face: FaceOption = "all",
     size: Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops, px.")] = 256,
     recursive: RecursiveOption = False,
     include_synthetic: IncludeSyntheticOption = False,
-    face: FaceOption = "all",
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,
     force: ForceOption = False,

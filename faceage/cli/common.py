@@ -29,7 +29,12 @@ IncludeSyntheticOption = Annotated[
     ),
 ]
 FaceOption = Annotated[
-    str, typer.Option("--face", help="largest, all, or a number (1 is the largest).")
+    str,
+    typer.Option(
+        "--face",
+        metavar="FACES",
+        help="Which faces: all, largest, or numbers such as 2 or 1,3 (1 is the largest).",
+    ),
 ]
 DetectorOption = Annotated[
     Literal["yunet", "retinaface"], typer.Option("--detector", help="The face detector.")

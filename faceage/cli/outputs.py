@@ -9,6 +9,7 @@ from pathlib import Path
 
 from faceage.cli.inputs import Item
 from faceage.errors import ConfigError, OutputError, PhotoError
+from faceage.faces.selection import FaceChoice
 
 
 class IfExists(Enum):
@@ -151,9 +152,9 @@ def check_kept(files: Iterable[Path], size: tuple[int, int] | None = None) -> No
             )
 
 
-def first_face(faces: str | int) -> int:
-    """The number of the first face that "all", "largest" or a number chooses."""
-    return faces if isinstance(faces, int) else 1
+def first_face(faces: FaceChoice) -> int:
+    """The number of the first chosen face."""
+    return 1 if faces == "all" else faces[0]
 
 
 def _find_collisions(targets: dict[Path, Target], results: Results) -> dict[Path, list[Path]]:

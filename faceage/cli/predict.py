@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @command
 def predict(
     photos: PhotosArgument,
+    face: FaceOption = "all",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     as_jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object per line, as results come.")
@@ -47,7 +48,6 @@ def predict(
     ] = None,
     recursive: RecursiveOption = False,
     include_synthetic: IncludeSyntheticOption = False,
-    face: FaceOption = "all",
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,
     weights: WeightsOption = hub.DEFAULT,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from faceage.cli.common import command
+from faceage.cli.common import DeviceOption, command
 
 
 @command
@@ -25,6 +25,7 @@ def train_teacher(
         int, typer.Option(min=1, help="Length of the training, in images seen.")
     ] = 60_000,
     seed: Annotated[int, typer.Option(min=0, help="Of all random numbers.")] = 0,
+    device: DeviceOption = "auto",
 ) -> None:
     """Train the age teacher: a face recognition network fine-tuned on ages and genders.
 
@@ -33,4 +34,4 @@ def train_teacher(
     from faceage.training.teacher import TeacherConfig, TeacherTrainer
 
     config = TeacherConfig(data, backbone, out, images=images, seed=seed)
-    typer.echo(str(TeacherTrainer(config).run()))
+    typer.echo(str(TeacherTrainer(config, device).run()))

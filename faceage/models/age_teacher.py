@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.models.generator import CLASSIFIER_WINDOWS, window_grid
-from faceage.models.mobilenet import CHANNELS, MobileNet
+from faceage.models.mobilenet import MobileNet, hidden_layers
 
 WINDOW = CLASSIFIER_WINDOWS["mobilenet"]
 TEACHER_SIZE = 192  # px of the window; the backbone was pretrained at 224 px
@@ -33,13 +33,7 @@ class AgeTeacher(nn.Module):
     def __init__(self, hidden: int = 512, dropout: float = 0.3) -> None:
         super().__init__()
         self.backbone = MobileNet()
-        self.body = nn.Sequential(
-            nn.LayerNorm(CHANNELS[-1]),
-            nn.Dropout(dropout),
-            nn.Linear(CHANNELS[-1], hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-        )
+        self.body = hidden_layers(hidden, dropout)
         self.age = nn.Linear(hidden, YEARS)
         self.gender = nn.Linear(hidden, 1)
 
@@ -75,7 +69,7 @@ def estimate(
     """Estimates for FFHQ crops, averaged over zooms and mirror images.
 
     Args:
-        images: N,R,R,3 uint8.
+        images: N,R,R,3 uint8, moved to the teacher's device batch by batch.
         valid: as for `crop_windows`.
         zooms, mirrors: test-time augmentation; mirrors are 1 and -1.
 
@@ -83,9 +77,10 @@ def estimate(
         Age distributions over the years 0-100, N,101, and probabilities of "male", (N,).
     """
     ages, genders = [], []
+    device = teacher.age.weight.device
     for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        box = None if valid is None else valid[start : start + batch]
+        part = images[start : start + batch].to(device)
+        box = None if valid is None else valid[start : start + batch].to(device)
         outputs = []
         for zoom in zooms:
             for mirror in mirrors:

@@ -29,7 +29,7 @@ from faceage.models.layers import (
     ModulatedBlock,
     ResidualBlock,
 )
-from faceage.models.mobilenet import CHANNELS, WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet
+from faceage.models.mobilenet import WINDOW_CENTRE_Y, WINDOW_SIDE, MobileNet, hidden_layers
 
 ENCODER_LAYERS = 5  # of MobileNet: the features at 1/8 of the resolution
 
@@ -210,13 +210,7 @@ class MobileNetClassifier(nn.Module):
     def __init__(self, hidden: int = 512, dropout: float = 0.3) -> None:
         super().__init__()
         self.layers = MobileNet(first=ENCODER_LAYERS + 1)
-        self.body = nn.Sequential(
-            nn.LayerNorm(CHANNELS[-1]),
-            nn.Dropout(dropout),
-            nn.Linear(CHANNELS[-1], hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-        )
+        self.body = hidden_layers(hidden, dropout)
         self.head = nn.Linear(hidden, YEARS)
 
     def forward(self, age_features: Tensor) -> Tensor:  # N,C,h,w -> N,101

@@ -55,6 +55,18 @@ class MobileNet(nn.Module):
         return x
 
 
+def hidden_layers(hidden: int, dropout: float) -> nn.Sequential:  # N,1024 -> N,hidden
+    """The layers between the pooled features of the last layer and the heads."""
+    channels = CHANNELS[-1]
+    return nn.Sequential(
+        nn.LayerNorm(channels),
+        nn.Dropout(dropout),
+        nn.Linear(channels, hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+    )
+
+
 def _pad(x: Tensor) -> Tensor:
     """TensorFlow's SAME padding of a 3x3 convolution with stride 2: right and bottom."""
     return F.pad(x, (0, 1, 0, 1))

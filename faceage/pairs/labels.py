@@ -12,6 +12,7 @@ from faceage import hub
 from faceage.checkpoints import load_weights, read_tensors
 from faceage.faces.alignment import crop_quad
 from faceage.faces.detection import make_detector
+from faceage.imaging.conversion import to_tensor
 from faceage.imaging.skin import skin_colours
 from faceage.models.age_teacher import WINDOW, AgeTeacher, crop_windows, estimate
 from faceage.models.generator import window_grid
@@ -137,9 +138,8 @@ class FaceLabeller:
         else:
             assert self._classifier is not None
             side = self._classifier.config.classifier_crop
-            faces = images.permute(0, 3, 1, 2).float() / 127.5 - 1
             faces = torch.nn.functional.interpolate(
-                faces, side, mode="bilinear", antialias=True, align_corners=False
+                to_tensor(images), side, mode="bilinear", antialias=True, align_corners=False
             )
             distributions = predict_distributions(self._classifier, faces)
             genders = np.full(len(images), np.nan)

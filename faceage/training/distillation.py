@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faceage.ages import YEARS
 from faceage.checkpoints import load_weights
 from faceage.data.augmentation import whole_faces
 from faceage.errors import ConfigError
@@ -21,10 +20,15 @@ from faceage.models.vgg import VggFeatures
 from faceage.training.batches import MAX_TARGET_AGE, StepPlan
 from faceage.training.calibration import calibrate_interval
 from faceage.training.config import TrainConfig
-from faceage.training.losses import Terms, age_losses
+from faceage.training.losses import Terms
 from faceage.training.networks import Networks
 from faceage.training.provenance import describe_weights
-from faceage.training.teacher import augmented_windows, down_weight_labels, load_teacher
+from faceage.training.teacher import (
+    augmented_windows,
+    down_weight_labels,
+    load_teacher,
+    teacher_age_loss,
+)
 from faceage.training.trainer import Trainer
 
 # Factors on the learning rate: the pretrained layers of the classifier change least. The encoder is
@@ -186,7 +190,7 @@ class DistillationTrainer(Trainer):
             with self._autocast():
                 ages, _ = estimate(
                     self.networks.age_teacher,
-                    images.to(self.device),
+                    images,
                     valid,
                     zooms=(1.0,),
                     mirrors=(1.0,),
@@ -200,16 +204,12 @@ class DistillationTrainer(Trainer):
         windows = augmented_windows(images, labels.valid, self.config.model.classifier_size)
         with self._autocast():
             logits = model.classify(self.networks.to_device(windows)).float()
-        log_p = logits.log_softmax(1)
-        losses = age_losses(logits, labels.ages, labels.groups, labels.exact)
-        years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
-        distance = (log_p.exp() @ years - labels.ages).abs()
-        losses = losses + 0.05 * distance * labels.exact
+        losses = teacher_age_loss(logits, labels.ages, labels.groups, labels.exact)
         weights = self.label_weights[index].to(self.device)
         loss = (weights * losses).sum() / weights.sum()
         if len(self.soft_labels):
             soft_labels = self.soft_labels[index].to(self.device)
-            loss = loss - (soft_labels * log_p).sum(1).mean()
+            loss = loss - (soft_labels * logits.log_softmax(1)).sum(1).mean()
         return loss
 
     def _recalibrated(self) -> FaceAgeModel:

@@ -87,7 +87,7 @@ def read_state(
     if not path.is_file():
         return None
     state = load_state(path, device)
-    _check_options(path, to_dict(config), state["config"])
+    check_options(path, _fixed_options(to_dict(config)), _fixed_options(state["config"]))
     replay_buffer = make_replay_buffer(config)
     try:
         networks.load_state_dict(state)
@@ -106,15 +106,29 @@ def read_state(
     return run
 
 
-def _check_options(path: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
-    changed = [k for k in now if k not in CHANGEABLE and now[k] != then.get(k)]
-    files = ("weights", "teacher", "distill_from")  # they may move
-    changed += [name for name in files if bool(now[name]) != bool(then.get(name))]
+def check_options(path: Path, now: dict[str, Any], then: dict[str, Any]) -> None:
+    """Check that a run is resumed with the options that its state was written with.
+
+    Args:
+        path: the state's file.
+        now: the options that must not change.
+        then: the options in the state, which may be more.
+
+    Raises:
+        ConfigError: some have other values.
+    """
+    changed = [name for name in now if now[name] != then.get(name)]
     if changed:
         raise ConfigError(
             f"{path} was trained with other values of {', '.join(changed)}.",
             "Give another --out, or the same options.",
         )
+
+
+def _fixed_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a resumed run must share; of files that may move, whether they are given."""
+    files = {name: bool(options.get(name)) for name in ("weights", "teacher", "distill_from")}
+    return {name: value for name, value in options.items() if name not in CHANGEABLE} | files
 
 
 def _replay_path(config: TrainConfig, processes: Processes, images_seen: int) -> Path:

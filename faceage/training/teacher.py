@@ -8,6 +8,7 @@ import copy
 import json
 import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from faceage.data.augmentation import erase, random_similarity, recolour
 from faceage.data.datasets import Dataset, DecodedDataset, Labels, decode, open_dataset
 from faceage.data.degradation import degrade
 from faceage.data.sampling import InfiniteSampler, draw_weights
+from faceage.devices import pick_device
 from faceage.errors import ConfigError, WeightsError
 from faceage.files import replace_file
 from faceage.models.age_teacher import (
@@ -38,8 +40,11 @@ from faceage.models.mobilenet import LAYERS
 from faceage.models.tta import nearest_group, summarize_distribution
 from faceage.training.logging import Progress
 from faceage.training.losses import age_losses
+from faceage.training.state import check_options
 
 FORMAT = "faceage-teacher-1"
+# Options that a resumed run may change. The learning rates depend on `images`.
+CHANGEABLE = ("data", "backbone", "out", "save_minutes")
 CROP_SIZE = 256  # px of the crops in memory
 CLEAN_AT = 0.5  # of the training
 ESTIMATED_LABEL_WEIGHT = 0.6  # of samples whose label is itself an estimate
@@ -110,17 +115,27 @@ def load_teacher(path: str | Path) -> AgeTeacher:
 
 
 class TeacherTrainer:
-    """The teacher, its optimiser and data, and the training loop."""
+    """The teacher, its optimiser and data, and the training loop.
 
-    def __init__(self, config: TeacherConfig) -> None:
+    Args:
+        device: a name as in `pick_device`. The decoded pictures stay in the computer's memory.
+
+    Raises:
+        ConfigError: options out of range, no such device, or the run directory has the state of a
+            run with other options.
+    """
+
+    def __init__(self, config: TeacherConfig, device: str = "auto") -> None:
         if config.images < 1 or config.batch_size < 1:
             raise ConfigError("images and batch_size must be at least 1.")
         self.config = config
+        self.device = pick_device(device)
         self.images_seen = 0
         self.cleaned = False
         torch.manual_seed(config.seed)
         self.teacher = AgeTeacher().to(memory_format=torch.channels_last)
         load_backbone(self.teacher, config.backbone)
+        self.teacher.to(self.device)
         self.ema = copy.deepcopy(self.teacher).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             self._parameter_groups(), lr=config.lr, weight_decay=config.weight_decay
@@ -157,15 +172,16 @@ class TeacherTrainer:
         self._set_learning_rates()
         self.teacher.train()
         index = self.sampler.batch(self.images_seen, config.batch_size)
-        labels = self.faces.labels[index]
-        windows = augmented_windows(self.faces.images[index], labels.valid, TEACHER_SIZE)
-        with torch.autocast("cpu", torch.bfloat16):
+        labels = self.faces.labels[index].to(self.device)
+        images = self.faces.images[index].to(self.device)
+        windows = augmented_windows(images, labels.valid, TEACHER_SIZE)
+        with self._autocast():
             output = self.teacher(windows.contiguous(memory_format=torch.channels_last))
-        age = teacher_age_loss(output, labels.ages, labels.groups, labels.exact)
-        weights = self.label_weights[index]
+        age = teacher_age_loss(output.age_logits, labels.ages, labels.groups, labels.exact)
+        weights = self.label_weights[index].to(self.device)
         terms = {
             "age": (weights * age).sum() / weights.sum(),
-            "gender": gender_loss(output, self.male[index]),
+            "gender": gender_loss(output, self.male[index].to(self.device)),
         }
         loss = terms["age"] + config.gender_weight * terms["gender"]
         self.optimiser.zero_grad(set_to_none=True)
@@ -203,11 +219,11 @@ class TeacherTrainer:
 
     def _down_weight_noisy_labels(self) -> None:
         """Weigh down the labels that the teacher, so far, contradicts strongly."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._autocast():
             ages, _ = estimate(
                 self.ema, self.faces.images, self.faces.labels.valid, zooms=(1.0,), mirrors=(1.0,)
             )
-        self.label_weights = down_weight_labels(self.dataset, self.faces.labels, ages)
+        self.label_weights = down_weight_labels(self.dataset, self.faces.labels, ages.cpu())
         self.cleaned = True
         noisy = self.label_weights < 0.5 * ESTIMATED_LABEL_WEIGHT
         self.progress.record(self.images_seen, {"labels_down_weighted": float(noisy.sum())})
@@ -216,19 +232,15 @@ class TeacherTrainer:
 
     def _save(self) -> Path:
         path = self.config.out / "teacher.safetensors"
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._autocast():
             ages, male = estimate(self.ema, self.val.images, self.val.labels.valid)
-        figures = measure(ages, male, self.val.labels, _genders(self.val_dataset))
+        figures = measure(ages.cpu(), male.cpu(), self.val.labels, _genders(self.val_dataset))
         self.progress.record(self.images_seen, figures)
         tensors = {
-            name: (value.half() if value.ndim > 1 else value.float()).contiguous()
+            name: (value.half() if value.ndim > 1 else value.float()).contiguous().cpu()
             for name, value in self.ema.state_dict().items()
         }
-        options = {
-            name: value
-            for name, value in asdict(self.config).items()
-            if name not in ("data", "backbone", "out")
-        }
+        options = self._options()
         metadata = {
             "format": FORMAT,
             "images_seen": str(self.images_seen),
@@ -255,10 +267,24 @@ class TeacherTrainer:
         if not path.is_file():
             return
         state = load_state(path)
+        check_options(path, self._options(), state["config"])
+        if len(state["label_weights"]) != len(self.dataset):
+            raise ConfigError(
+                f"{path} was trained on a dataset of another size "
+                f"({len(state['label_weights'])} pictures, now {len(self.dataset)}).",
+                "Give another --out, or the same data.",
+            )
         for name in ("teacher", "ema", "optimiser"):
             getattr(self, name).load_state_dict(state[name])
         self.label_weights, self.cleaned = state["label_weights"], state["cleaned"]
         self.images_seen = state["images_seen"]
+
+    def _options(self) -> dict[str, Any]:
+        """The options that a resumed run must share."""
+        return {name: v for name, v in asdict(self.config).items() if name not in CHANGEABLE}
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def _decode(self, dataset: Dataset) -> DecodedDataset:
         with self.progress.task(f"decoding {dataset.name}", len(dataset)) as advance:
@@ -304,23 +330,21 @@ def down_weight_labels(
     weights = torch.where(estimated, ESTIMATED_LABEL_WEIGHT, 1.0).to(labels.ages)
     if ages is None or not len(ages):
         return weights
-    years = torch.arange(YEARS, device=ages.device, dtype=torch.float32)
-    gap = (ages @ years - labels.ages).abs()
+    gap = (_expected_age(ages) - labels.ages).abs()
     excess = (gap / (6 + 0.25 * labels.ages) - 1).clamp(min=0)
     return weights * torch.exp(-2 * excess**2).clamp(min=0.05)
 
 
 def teacher_age_loss(
-    output: TeacherOutput, ages: Tensor, groups: Tensor, exact: Tensor
-) -> Tensor:  # (N,)
+    logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor
+) -> Tensor:  # N,101 -> (N,)
     """Cross-entropy with the label distribution, on the groups, and L1 of the expected age.
 
     Where only the group is known (`exact` is false), only the group counts.
     """
-    logits = output.age_logits.float()
-    loss = age_losses(logits, ages, groups, exact)
-    years = torch.arange(YEARS, device=logits.device, dtype=torch.float32)
-    return loss + 0.05 * (logits.softmax(1) @ years - ages).abs() * exact
+    logits = logits.float()
+    distance = (_expected_age(logits.softmax(1)) - ages).abs()
+    return age_losses(logits, ages, groups, exact) + 0.05 * distance * exact
 
 
 def gender_loss(output: TeacherOutput, male: Tensor) -> Tensor:
@@ -352,3 +376,8 @@ def _genders(dataset: Dataset) -> Tensor:
     """(N,) 1 for male, 0 for female, -1 where unknown."""
     code = {"M": 1.0, "F": 0.0}
     return torch.tensor([code.get(sample.gender, -1.0) for sample in dataset.samples])
+
+
+def _expected_age(distributions: Tensor) -> Tensor:  # N,101 -> (N,) years
+    years = torch.arange(YEARS, device=distributions.device, dtype=torch.float32)
+    return distributions @ years

@@ -70,7 +70,9 @@ def test_predict_csv_says_the_same_as_json(run, tiny_weights: Path, couple: Path
         assert float(row["group_probability"]) == face["probabilities"][face["group"]]
 
 
-@pytest.mark.parametrize(("face", "numbers"), [("all", [1, 2]), ("largest", [1]), ("2", [2])])
+@pytest.mark.parametrize(
+    ("face", "numbers"), [("all", [1, 2]), ("largest", [1]), ("2", [2]), ("1,2", [1, 2])]
+)
 def test_predict_some_faces(run, tiny_weights, couple, face: str, numbers: list[int]) -> None:
     answer = run("predict", couple, "--weights", tiny_weights, "--json", "--face", face)
     assert [row["face"] for row in json.loads(answer.out)] == numbers

@@ -14,10 +14,26 @@ def test_faces_are_chosen(couple: Path) -> None:
     photo, detector = as_photo(couple), make_detector()
     everybody = choose_faces(photo, detector)
     assert [n for n, _ in everybody] == [1, 2]
-    for which, number in (("largest", 1), (1, 1), ("2", 2), (2, 2)):
-        assert [n for n, _ in choose_faces(photo, detector, which)] == [number]
+    for which, numbers in (
+        *(("largest", [1]), (1, [1]), ("2", [2]), (2, [2])),
+        *(("1,2", [1, 2]), ("2,1,2", [1, 2]), ([2, 1], [1, 2]), ((2,), [2])),
+    ):
+        assert [n for n, _ in choose_faces(photo, detector, which)] == numbers
     with pytest.raises(NoFaceError, match=r"no face 3 in .*couple\.png, only 2 faces"):
-        choose_faces(photo, detector, 3)
-    for wrong in ("0", "-1", "first", "1.5", ""):
+        choose_faces(photo, detector, "1,3")
+    for wrong in (
+        "0",
+        "-1",
+        "first",
+        "1.5",
+        "",
+        "1,",
+        "1 2",
+        "largest,2",
+        "all,1",
+        [],
+        [0],
+        [True],
+    ):
         with pytest.raises(ConfigError, match="all, largest"):
             choose_faces(photo, detector, wrong)

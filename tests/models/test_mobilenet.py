@@ -3,7 +3,13 @@
 import torch
 import torch.nn.functional as F
 
-from faceage.models.generator import CLASSIFIER_WINDOWS, FaceAgeModel, ModelConfig
+from faceage.models.age_teacher import AgeTeacher
+from faceage.models.generator import (
+    CLASSIFIER_WINDOWS,
+    FaceAgeModel,
+    MobileNetClassifier,
+    ModelConfig,
+)
 from faceage.models.mobilenet import CHANNELS, MobileNet
 
 SMALL = ModelConfig.compact(encoder="mobilenet", size=64, classifier_size=96)
@@ -25,6 +31,12 @@ def test_two_parts_are_the_whole() -> None:
     rest.load_state_dict({name: state[name] for name in rest.state_dict()})
     faces = torch.rand(1, 3, 64, 64) * 2 - 1
     assert torch.equal(rest(start(faces)), whole(faces))
+
+
+def test_names_of_the_hidden_layers_are_frozen() -> None:
+    names = {f"{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
+    for net in (AgeTeacher(), MobileNetClassifier()):
+        assert set(net.body.state_dict()) == names
 
 
 def test_input_is_bgr_minus_its_mean_padded_right_and_bottom() -> None:

@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import faceage
 from faceage.data.datasets import open_dataset
 from faceage.errors import ConfigError, DataError, WeightsError
+from faceage.faces.alignment import crop_face
+from faceage.pairs import run as pairs_run
 from faceage.pairs.directions import FINE_STEP, fit_direction
 from faceage.pairs.generator import LATENT, FaceGenerator, _read_files
-from faceage.pairs.labels import FaceLabels, fit_age_embedding, reasons_to_drop, similarity_to
+from faceage.pairs.labels import (
+    FaceLabeller,
+    FaceLabels,
+    fit_age_embedding,
+    reasons_to_drop,
+    similarity_to,
+)
 from faceage.pairs.run import PEOPLE_PER_SHARD, PairsConfig, PairsMaker
 from faceage.pairs.shards import Rendered, read_shard, write_shard
 
@@ -61,6 +70,15 @@ def test_fine_layers_move_less() -> None:
     coarse, fine = direction.walk(w[0], 2.0)
     assert fine - w[0] == pytest.approx(FINE_STEP * (coarse - w[0]), abs=1e-5)
     assert np.linalg.norm(coarse - w[0]) == pytest.approx(2.0, abs=1e-4)
+
+
+def test_without_a_teacher_ages_are_the_packaged_classifiers(portrait: np.ndarray) -> None:
+    ager = faceage.load(device="cpu")
+    (predicted,) = ager.predict(portrait)
+    labels = FaceLabeller().label(crop_face(portrait, predicted.face, 256)[None])
+    assert labels.age[0] == pytest.approx(predicted.age, abs=1)
+    assert np.isnan(labels.male[0])
+    assert labels.misalignment[0] < 0.05
 
 
 # --- which faces are kept ---------------------------------------------------------------------
@@ -178,6 +196,15 @@ def test_it_writes_a_dataset(tmp_path: Path) -> None:
     assert dataset.read(dataset.samples[0]).size == (256, 256)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert "Synthetic" in sheet.info["Description"]
+
+
+def test_dropped_faces_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drop_the_first(labels: FaceLabels, *_: object) -> list[str]:
+        return ["pose", *[""] * (len(labels) - 1)]
+
+    monkeypatch.setattr(pairs_run, "reasons_to_drop", drop_the_first)
+    make(tmp_path, StandInGenerator())
+    assert len(open_dataset(tmp_path)) == 60  # of 90: one of three of each person is dropped
 
 
 def test_it_resumes_and_renders_nothing_twice(tmp_path: Path) -> None:

@@ -23,12 +23,13 @@ from faceage.training.distillation import (
     synthesis_distillation_loss,
     synthesis_targets,
 )
-from faceage.training.losses import label_distribution
+from faceage.training.losses import age_losses, label_distribution
 from faceage.training.teacher import (
     TeacherConfig,
     TeacherTrainer,
     down_weight_labels,
     load_teacher,
+    teacher_age_loss,
 )
 from faceage.training.trainer import train
 
@@ -171,20 +172,67 @@ def test_labels_that_contradict_the_teacher_weigh_less(options: TrainConfig) -> 
     assert (down_weight_labels(dataset, labels, contradicting)[:6] < 0.1).all()  # up to 49 years
 
 
-@pytest.mark.slow
-def test_the_teachers_training_resumes_exactly(tmp_path: Path, teacher: AgeTeacher) -> None:
+def test_the_age_loss_includes_the_error_of_the_expected_age() -> None:
+    logits = torch.full((2, 101), -50.0)
+    logits[:, 30] = 50  # certain of 30 years
+    ages, groups = torch.tensor([40.0, 40.0]), torch.tensor([7, 7])
+    exact = torch.tensor([True, False])
+    extra = teacher_age_loss(logits, ages, groups, exact) - age_losses(logits, ages, groups, exact)
+    assert extra.tolist() == pytest.approx([0.5, 0.0], abs=1e-4)  # 0.05 * 10 years
+
+
+# --- training the teacher -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def teacher_options(tmp_path: Path, teacher: AgeTeacher) -> TeacherConfig:
     backbone = tmp_path / "backbone.safetensors"
     save_file(teacher.backbone.state_dict(), backbone)
     data = str(_write_dataset(tmp_path / "data"))
+    return TeacherConfig(data, backbone, tmp_path / "run", images=16, batch_size=4)
 
-    def run(out: str, images: int, save_minutes: float = 8.0) -> Path:
-        config = TeacherConfig(
-            data, backbone, tmp_path / out, images=images, batch_size=4, save_minutes=save_minutes
-        )
-        return TeacherTrainer(config).run()
 
-    whole = read_tensors(run("whole", 16))
-    assert "age.weight" in whole
-    again = read_tensors(run("whole", 16))
-    assert all(torch.equal(again[name], whole[name]) for name in whole)
+def _train_until(config: TeacherConfig, images: int) -> None:
+    """Train, saving at every step, and stop in the step after `images` have been seen."""
+    stopping = TeacherTrainer(dataclasses.replace(config, save_minutes=0), "cpu")
+    step = stopping._step
+
+    def interrupted_step() -> dict[str, torch.Tensor]:
+        if stopping.images_seen == images:
+            raise KeyboardInterrupt
+        return step()
+
+    stopping._step = interrupted_step  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        stopping.run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [4, 12])  # before and after labels are down-weighted
+def test_the_teachers_training_resumes_exactly(teacher_options: TeacherConfig, images: int) -> None:
+    whole = read_tensors(TeacherTrainer(teacher_options, "cpu").run())
     assert all(torch.isfinite(value).all() for value in whole.values())
+    again = dataclasses.replace(teacher_options, out=teacher_options.out.with_name("again"))
+    _train_until(again, images)
+    partial = read_tensors(again.out / "teacher.safetensors")
+    assert not torch.equal(partial["age.weight"], whole["age.weight"])
+    resuming = TeacherTrainer(again, "cpu")
+    assert resuming.images_seen == images
+    resumed = read_tensors(resuming.run())
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_resuming_the_teacher_with_other_options_is_refused(teacher_options: TeacherConfig) -> None:
+    _train_until(teacher_options, 4)
+    other = dataclasses.replace(teacher_options, batch_size=8, seed=3)
+    with pytest.raises(ConfigError, match=r"other values of batch_size, seed\. Give another --out"):
+        TeacherTrainer(other, "cpu")
+    table = Path(teacher_options.data, "faces.csv")
+    table.write_text(table.read_text().replace("0.png,0,train", "0.png,0,test"))
+    with pytest.raises(ConfigError, match=r"another size \(8 pictures, now 7\)"):
+        TeacherTrainer(teacher_options, "cpu")
+
+
+def test_the_teacher_is_trained_on_an_existing_device(teacher_options: TeacherConfig) -> None:
+    with pytest.raises(ConfigError, match="Unknown device 'gpu'"):
+        TeacherTrainer(teacher_options, "gpu")
