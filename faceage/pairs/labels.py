@@ -23,7 +23,7 @@ from faceage.pairs.parsing import GLASSES, HAT, MOUTH, FaceParser
 EMBEDDER_SIZE = 224  # px of the window
 
 # A face is dropped where it leaves the person's reference face by more than this.
-MIN_SIMILARITY = 0.05  # cosine of centred embeddings; of different people it is about 0
+MIN_SIMILARITY = -0.1  # cosine of centred embeddings; 0 on average for different people
 MAX_GENDER_CHANGE = 0.6  # in the probability of "male"
 MAX_YAW_CHANGE = 0.12  # of the nose, in eye distances
 MAX_GLASSES_CHANGE = 0.004  # of the picture's area

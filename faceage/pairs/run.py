@@ -8,7 +8,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from faceage.pairs.labels import (
     reasons_to_drop,
     similarity_to,
 )
-from faceage.pairs.shards import Rendered, read_shard, write_shard
+from faceage.pairs.shards import Rendered, read_images, read_table, write_shard
 from faceage.progress import progress_bar
 
 SAMPLE_TRUNCATION, PEOPLE_TRUNCATION = 0.9, 0.8
@@ -140,23 +140,39 @@ class PairsMaker:
         config = self.config
         codes = self.generator.sample(config.sample, config.seed + 1, SAMPLE_TRUNCATION)
         folder = make_folder(config.out / "sample")
-        signature = hashlib.sha256(self.label_models.encode()).hexdigest()[:8]
         parts = []
         with progress_bar(shown=True) as bar:
             starts = range(0, config.sample, SAMPLE_CHUNK)
             for start in bar.track(starts, description="sampling"):
-                path = folder / f"{start:05d}-{signature}.npz"
-                if not path.is_file():
-                    chunk = codes[start : start + SAMPLE_CHUNK]
-                    images = [self.generator.render(w, w, SAMPLE_SIZE) for w in chunk]
-                    labels = self.labeller.label(np.stack(images))
-                    arrays = {f.name: getattr(labels, f.name) for f in fields(FaceLabels)}
-                    buffer = io.BytesIO()
-                    np.savez(buffer, **arrays)
-                    write_file(path, buffer.getvalue(), force=True)
-                with np.load(path) as arrays:
-                    parts.append(FaceLabels(**{f.name: arrays[f.name] for f in fields(FaceLabels)}))
+                chunk = codes[start : start + SAMPLE_CHUNK]
+                parts.append(
+                    self._labels(
+                        folder / f"{start:05d}",
+                        b"",
+                        lambda: [self.generator.render(w, w, SAMPLE_SIZE) for w in chunk],  # noqa: B023
+                    )
+                )
         return codes, FaceLabels.concatenate(parts)
+
+    def _labels(
+        self, path: Path, content: bytes, pictures: Callable[[], Sequence[NDArray[np.uint8]]]
+    ) -> FaceLabels:
+        """The labels of pictures, read if the same models have labelled the same content.
+
+        Args:
+            path: of the file that keeps them, without its suffix.
+            content: what the pictures depend on.
+            pictures: called if they must be labelled.
+        """
+        signature = hashlib.sha256(self.label_models.encode() + content).hexdigest()[:8]
+        path = path.with_name(f"{path.name}-{signature}.npz")
+        if not path.is_file():
+            labels = self.labeller.label(np.stack(pictures()))
+            buffer = io.BytesIO()
+            np.savez(buffer, **{f.name: getattr(labels, f.name) for f in fields(FaceLabels)})
+            write_file(path, buffer.getvalue(), force=True)
+        with np.load(path) as arrays:
+            return FaceLabels(**{f.name: arrays[f.name] for f in fields(FaceLabels)})
 
     def _direction(self, sample: NDArray[np.float32], labels: FaceLabels) -> AgeDirection:
         """Fitted once: later labels do not change what is rendered."""
@@ -201,13 +217,13 @@ class PairsMaker:
             yield goal, self.direction.step_to(code, goal)
 
     def _label_shard(self, path: Path, age_embedding: NDArray[np.float64]) -> list[dict[str, Any]]:
-        """The rows of a shard; labelled already by the same models, they are read."""
-        signature = hashlib.sha256(self.label_models.encode() + path.read_bytes()).hexdigest()[:8]
-        cached = make_folder(self.config.out / "labels") / f"{path.stem}-{signature}.csv"
-        if cached.is_file():
-            return list(csv.DictReader(io.StringIO(cached.read_text(encoding="utf-8"))))
-        rendered, images = read_shard(path)
-        labels = self.labeller.label(np.stack(images))
+        """The rows of a shard."""
+        rendered = read_table(path)
+        labels = self._labels(
+            make_folder(self.config.out / "labels") / path.stem,
+            path.read_bytes(),
+            lambda: read_images(path),
+        )
         rows: list[dict[str, Any]] = []
         for person in dict.fromkeys(row.person for row in rendered):
             own = [i for i, row in enumerate(rendered) if row.person == person]
@@ -235,7 +251,6 @@ class PairsMaker:
                         "glasses": f"{part.glasses[place]:.4f}",
                     }
                 )
-        write_file(cached, _to_csv(rows, COLUMNS).encode(), force=True)
         return rows
 
     def _set_of(self, person: int) -> str:
@@ -247,7 +262,8 @@ class PairsMaker:
     ) -> None:
         """The first people at all their ages, with the reasons why faces were dropped."""
         by_file = {row["file"]: row for row in rows}
-        rendered, images = read_shard(shards[0][0])
+        path = shards[0][0]
+        rendered, images = read_table(path), read_images(path)
         tiles: dict[int, list[NDArray[np.uint8]]] = {}
         captions: dict[int, list[str]] = {}
         for row, image in zip(rendered, images, strict=True):

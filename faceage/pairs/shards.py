@@ -3,7 +3,8 @@
 import csv
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -57,28 +58,43 @@ def write_shard(
     return write_file(path, buffer.getvalue(), force=True)
 
 
-def read_shard(path: Path) -> tuple[list[Rendered], list[NDArray[np.uint8]]]:
-    """The faces of a shard.
+def read_table(path: Path) -> list[Rendered]:
+    """What a shard contains.
 
     Raises:
         DataError: missing or damaged.
     """
+    with _reading(path) as archive:
+        text = archive.read(TABLE).decode()
+        return [
+            Rendered(row["file"], int(row["person"]), float(row["step"]), float(row["goal"]))
+            for row in csv.DictReader(io.StringIO(text))
+        ]
+
+
+def read_images(path: Path) -> list[NDArray[np.uint8]]:
+    """The faces of a shard, in the order of its table.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    rows = read_table(path)
+    with _reading(path) as archive:
+        return [
+            np.asarray(Image.open(io.BytesIO(archive.read(row.file))).convert("RGB"))
+            for row in rows
+        ]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
-            text = archive.read(TABLE).decode()
-            rows = [
-                Rendered(row["file"], int(row["person"]), float(row["step"]), float(row["goal"]))
-                for row in csv.DictReader(io.StringIO(text))
-            ]
-            images = [
-                np.asarray(Image.open(io.BytesIO(archive.read(row.file))).convert("RGB"))
-                for row in rows
-            ]
+            yield archive
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
             f"Cannot read the shard {path}: {error}.", "Delete it and run the command again."
         ) from None
-    return rows, images
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

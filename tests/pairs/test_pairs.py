@@ -24,7 +24,7 @@ from faceage.pairs.labels import (
     similarity_to,
 )
 from faceage.pairs.run import PEOPLE_PER_SHARD, PairsConfig, PairsMaker
-from faceage.pairs.shards import Rendered, read_shard, write_shard
+from faceage.pairs.shards import Rendered, read_images, read_table, write_shard
 
 
 def make_labels(age: list[float], **changes: list[float]) -> FaceLabels:
@@ -105,7 +105,7 @@ def test_reasons_to_drop(changes: dict, expected: list[str]) -> None:
 
 def test_dropped_where_the_identity_changes() -> None:
     labels = make_labels([4, 30, 70])
-    assert reasons_to_drop(labels, 1, np.array([0.4, 1.0, -0.1])) == ["", "", "identity"]
+    assert reasons_to_drop(labels, 1, np.array([0.4, 1.0, -0.2])) == ["", "", "identity"]
 
 
 def test_similarity_without_the_part_that_depends_on_age() -> None:
@@ -136,7 +136,7 @@ def test_shards_keep_faces_and_their_table(tmp_path: Path) -> None:
     rows = [Rendered("00000/0.webp", 0, -1.5, 3.25), Rendered("00000/1.webp", 0, 2.0, 80.0)]
     images = [np.full((64, 64, 3), level, np.uint8) for level in (40, 200)]
     path = write_shard(tmp_path / "faces-00000.zip", rows, images)
-    found, pixels = read_shard(path)
+    found, pixels = read_table(path), read_images(path)
     assert found == rows
     assert [int(image.mean()) for image in pixels] == pytest.approx([40, 200], abs=2)
     before = path.read_bytes()
@@ -148,7 +148,7 @@ def test_damaged_shard(tmp_path: Path) -> None:
     path = tmp_path / "faces-00000.zip"
     path.write_bytes(b"PK")
     with pytest.raises(DataError, match="Cannot read the shard"):
-        read_shard(path)
+        read_images(path)
 
 
 # --- the command ------------------------------------------------------------------------------
@@ -222,9 +222,9 @@ def test_it_resumes_and_renders_nothing_twice(tmp_path: Path) -> None:
 def test_other_label_models_label_anew_without_rendering(tmp_path: Path) -> None:
     make(tmp_path, StandInGenerator())
     shard = (tmp_path / "faces-00000.zip").read_bytes()
-    before = len(list(tmp_path.glob("labels/*.csv")))
+    before = len(list(tmp_path.glob("labels/*.npz")))
     make(tmp_path, StandInGenerator(), labels="two")
-    assert len(list(tmp_path.glob("labels/*.csv"))) == 2 * before
+    assert len(list(tmp_path.glob("labels/*.npz"))) == 2 * before
     assert (tmp_path / "faces-00000.zip").read_bytes() == shard
 
 
