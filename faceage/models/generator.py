@@ -54,6 +54,10 @@ CHROMA_SCALE = 0.25
 # The same for the U-Net, which is trained on pairs: brown hair that turns white changes in chroma.
 UNET_CHROMA_SCALE = 0.5
 
+# Scale of the U-Net's outputs. Adam's steps are as large for them as for inner layers, but all
+# weights of an output add up at every pixel: without the scale, the first steps spoil the faces.
+UNET_OUTPUT_SCALE = 0.1
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -343,7 +347,8 @@ class UNetDecoder(nn.Module):
         for block, part in zip(self.blocks, coarse, strict=True):
             x = block(x, part)
         x = self.block8(_upsample(self.narrow8(x)) + encoded.skip, part8)  # N,3w,S/8,S/8
-        flow = MAX_FLOW * torch.tanh(self.flow(F.leaky_relu(x, 0.2)).float())
+        flow = self.flow(F.leaky_relu(x, 0.2)).float()
+        flow = MAX_FLOW * torch.tanh(UNET_OUTPUT_SCALE * flow)
         x = displace(x, flow).to(x.dtype)
         faces = displace(encoded.faces, flow)
         x = _upsample(self.narrow4(x)) + self.detail4(F.pixel_unshuffle(faces, 4))
@@ -351,7 +356,8 @@ class UNetDecoder(nn.Module):
         x = _upsample(self.narrow2(x)) + self.detail2(F.pixel_unshuffle(faces, 2))
         x = self.block2(x, part2)  # N,w,S/2,S/2
         x = F.leaky_relu(_upsample(self.narrow1(x)), 0.2)  # N,w/2,S,S
-        return Change(_scale_chroma(self.residual(x), UNET_CHROMA_SCALE), flow)
+        residual = UNET_OUTPUT_SCALE * self.residual(x)
+        return Change(_scale_chroma(residual, UNET_CHROMA_SCALE), flow)
 
 
 class FaceAgeModel(nn.Module):

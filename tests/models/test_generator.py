@@ -376,7 +376,7 @@ def test_the_unets_residual_depends_on_the_displaced_face(faces: Tensor) -> None
     """With a constant displacement, the skip connections get the face at its new place."""
     model = _randomised(UNET)
     model.decoder.flow.weight.zero_()
-    model.decoder.flow.bias.copy_(torch.tensor([1.0, 0.0]))
+    model.decoder.flow.bias.copy_(torch.tensor([10.0, 0.0]))
     detail: list[Tensor] = []
     model.decoder.detail2.register_forward_pre_hook(lambda _, inputs: detail.append(inputs[0]))
     change = model.decode(model.encode(faces), torch.full((3,), 30.0))
