@@ -70,31 +70,34 @@ class MatchedSampler:
 
 
 class PairSampler:
-    """Samples other pictures of the same people: the pair's target.
+    """Samples other pictures of the same people: the targets of pairs.
 
     Args:
         people: (N,) index of each picture's person.
+        weights: (N,) relative frequency of each picture as a target; of equal frequency by default.
     """
 
-    def __init__(self, people: Tensor) -> None:
-        self._order = people.argsort(stable=True)
+    def __init__(self, people: Tensor, weights: Tensor | None = None) -> None:
+        order = people.argsort(stable=True)
         counts = people.bincount()
-        starts = counts.cumsum(0) - counts
-        self._start, self._count = starts[people], counts[people]
-        self._rank = torch.empty_like(people)
-        self._rank[self._order] = torch.arange(len(people))
-        self._rank -= self._start
+        self._people = people
+        self._pictures = torch.nn.utils.rnn.pad_sequence(
+            list(torch.split(order, counts.tolist())), batch_first=True, padding_value=-1
+        )  # P,K: the pictures of each person
+        self._weights = torch.ones(len(people)) if weights is None else weights.float()
+        self._count = counts[people]
 
     @property
-    def weights(self) -> Tensor:
+    def source_weights(self) -> Tensor:
         """Sampling frequencies of sources, (N,): 0 where the person has no other picture."""
         return (self._count > 1).float()
 
     def draw(self, index: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Another picture of each person, (M,) -> (M,), all equally likely."""
-        count = self._count[index]
-        step = 1 + (torch.rand(len(index), generator=generator) * (count - 1)).long()
-        return self._order[self._start[index] + (self._rank[index] + step) % count]
+        """Another picture of each person, (M,) -> (M,)."""
+        candidates = self._pictures[self._people[index]]  # M,K
+        weights = self._weights[candidates] * (candidates >= 0) * (candidates != index[:, None])
+        chosen = torch.multinomial(weights, 1, generator=generator)
+        return candidates.gather(1, chosen)[:, 0]
 
 
 class InfiniteSampler:

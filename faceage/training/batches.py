@@ -79,9 +79,10 @@ class StepPlanner:
         weights = draw_weights(labels, config.balance, config.sharpness)
         self.sampler = InfiniteSampler(weights, config.seed + 1)
         self._first_pair = len(labels)
-        self._pair_sampler = PairSampler(pairs.people) if pairs else None
-        if self._pair_sampler:
-            self._pair_sources = InfiniteSampler(self._pair_sampler.weights, config.seed + 2)
+        self._pair_sampler: PairSampler | None = None
+        if pairs:
+            self._pair_sampler = PairSampler(pairs.people, draw_weights(pairs, config.balance))
+            self._pair_sources = InfiniteSampler(self._pair_sampler.source_weights, config.seed + 2)
 
     def plan(self, images_seen: int) -> StepPlan:
         """The step after `images_seen`.
