@@ -25,7 +25,8 @@ from faceage.faces.selection import NumberedFace, choose_faces
 from faceage.imaging.conversion import to_tensor, to_uint8
 from faceage.imaging.decoding import to_8_bit
 from faceage.imaging.photos import Photo, PhotoLike, as_photo
-from faceage.models.generator import Change, Decomposed, FaceAgeModel, apply_change
+from faceage.models.decoders import Change, Decomposed
+from faceage.models.generator import FaceAgeModel, apply_change
 from faceage.models.tta import (
     CHUNK,
     decode_tta,

@@ -24,9 +24,13 @@ from torch.overrides import TorchFunctionMode
 from faceage import hub
 from faceage.errors import WeightsError
 from faceage.files import replace_file
-from faceage.models.generator import CLASSIFIER_WINDOWS, FaceAgeModel, ModelConfig
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
+from faceage.models.windows import CLASSIFIER_WINDOWS
 
 FORMAT = "faceage-1"
+
+CHOICES = {"encoder": tuple(CLASSIFIER_WINDOWS), "decoder": ("residual", "unet")}
 
 # Smallest and largest value of an option of `ModelConfig`, and what it is a multiple of. FFHQ's
 # pictures have 1024 px, of which the inner face is half; the classifier halves five times. The
@@ -114,8 +118,8 @@ def check_config(config: ModelConfig) -> list[str]:
         expected = type(defaults[name])
         if type(value) is not expected:
             problems.append(f"{name} is {value!r:.40}, which is not of type {expected.__name__}")
-        elif name == "encoder" and value not in CLASSIFIER_WINDOWS:
-            problems.append(f"encoder is {value!r:.40}, must be {' or '.join(CLASSIFIER_WINDOWS)}")
+        elif name in CHOICES and value not in CHOICES[name]:
+            problems.append(f"{name} is {value!r:.40}, must be {' or '.join(CHOICES[name])}")
         elif name in LIMITS:
             low, high, step = LIMITS[name]
             if not low <= value <= high:

@@ -13,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from faceage.checkpoints import save_weights
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

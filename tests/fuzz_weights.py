@@ -28,7 +28,8 @@ from faceage import hub
 from faceage.checkpoints import load_state, load_weights, read_tensors, save_state, save_weights
 from faceage.cli import app
 from faceage.errors import FaceAgeError
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
 
 MAX_SECONDS = 2.0
 MAX_MEGABYTES = 200.0

@@ -16,7 +16,8 @@ from faceage.faces.paste import photo_mask
 from faceage.imaging.conversion import to_tensor
 from faceage.imaging.photos import as_photo
 from faceage.models import tta
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
 
 ANY_FACE = Face((0, 0, 1, 1), np.zeros((5, 2)), 1.0)
 

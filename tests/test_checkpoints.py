@@ -30,7 +30,8 @@ from faceage.checkpoints import (
     save_weights,
 )
 from faceage.errors import OutputError, WeightsError
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceage.imaging.conversion import to_tensor
-from faceage.models.generator import INNER_WINDOW, Window, window_grid
+from faceage.models.windows import INNER_WINDOW, Window, window_grid
 
 
 def whole_faces(

@@ -26,7 +26,7 @@ from faceage.errors import WeightsError
 from faceage.evaluation.common import CROP, Floats, Pixels, import_extra, map_batches
 from faceage.hub import file_sha256
 from faceage.imaging.conversion import resize_images, to_tensor
-from faceage.models.generator import inner_face
+from faceage.models.windows import inner_face
 
 MAX_ESTIMATE = 80  # years: age-v1's highest class
 

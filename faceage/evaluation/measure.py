@@ -22,7 +22,7 @@ from faceage.evaluation.methods import AgedBatch, FaceBatch, Method, WeightsMeth
 from faceage.evaluation.results import RANGES
 from faceage.imaging.conversion import resize_images
 from faceage.imaging.skin import lightness, skin_colours
-from faceage.models.generator import INNER_LEFT, INNER_SIDE, INNER_TOP
+from faceage.models.windows import INNER_LEFT, INNER_SIDE, INNER_TOP
 
 BATCH = 32  # faces at once
 

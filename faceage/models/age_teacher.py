@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceage.ages import YEARS
-from faceage.models.generator import CLASSIFIER_WINDOWS, window_grid
 from faceage.models.mobilenet import MobileNet, hidden_layers
+from faceage.models.windows import CLASSIFIER_WINDOWS, window_grid
 
 WINDOW = CLASSIFIER_WINDOWS["mobilenet"]
 TEACHER_SIZE = 192  # px of the window; the backbone was pretrained at 224 px

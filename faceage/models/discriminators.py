@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceage.ages import GROUPS
-from faceage.models.generator import FaceAgeModel, ModelConfig, inner_face
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
+from faceage.models.windows import inner_face
 
 Features = list[Tensor]
 Augment = Callable[[Tensor], Tensor]

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from faceage.ages import GROUP_NAMES, MAX_AGE, MIN_AGE, YEARS, group_of
-from faceage.models.generator import Change, Decomposed, FaceAgeModel
+from faceage.models.decoders import Change, Decomposed
+from faceage.models.generator import FaceAgeModel
 
 # Zooms of the classifier's input, for each kind of encoder.
 TTA_ZOOMS = {"residual": (0.92, 1.0, 1.07, 1.14), "mobilenet": (0.95, 1.05)}

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from faceage import hub
+from faceage.checkpoints import check_config
 from faceage.errors import ConfigError, WeightsError
-from faceage.models.generator import CLASSIFIER_WINDOWS, ModelConfig
+from faceage.models.architecture import ModelConfig
 from faceage.training.losses import LossWeights
 
 
@@ -124,23 +125,16 @@ class TrainConfig:
         for name, value in (*_numbers("", self), *_numbers("losses.", self.losses)):
             if name != "seed" and not (math.isfinite(value) and value >= 0):
                 problems.append(f"{name} is {value}, must be 0 or more")
-        for name, value in _numbers("model.", self.model):
-            if value < (0 if name == "model.decoder_blocks" else 1):
-                problems.append(f"{name} is {value}, must be at least 1")
+        problems += [f"model.{problem}" for problem in check_config(self.model)]
         for name in ("batch_size", "warmup_batch"):
             if getattr(self, name) % processes:
                 problems.append(f"{name} {getattr(self, name)} is not divisible by {processes}")
         if not 0 < self.recon_fraction <= 1:
             problems.append(f"recon_fraction is {self.recon_fraction}, must be in (0, 1]")
-        if self.model.size < 32 or self.model.size & (self.model.size - 1):
-            problems.append(f"model.size is {self.model.size}, must be a power of two, at least 32")
         if not 0 <= self.pairs_fraction < 1:
             problems.append(f"pairs_fraction is {self.pairs_fraction}, must be in [0, 1)")
         if self.flow_images and not self.pairs:
             problems.append("flow_images needs pairs")
-        for name, factor in (("classifier_size", 32), ("width", 16)):  # 32: five halvings
-            if (value := getattr(self.model, name)) % factor:
-                problems.append(f"model.{name} is {value}, must be a multiple of {factor}")
         if not self.model.decomposition and self.warmup_images:
             problems.append("warmup_images needs model.decomposition=true: it trains a classifier")
         users = ["losses.target_age"] * bool(self.losses.target_age)
@@ -151,10 +145,6 @@ class TrainConfig:
             )
         if (self.teacher is None) != (self.distill_from is None):
             problems.append("teacher and distill_from are used together")
-        if self.model.encoder not in CLASSIFIER_WINDOWS:
-            problems.append(
-                f"model.encoder is {self.model.encoder}, must be {' or '.join(CLASSIFIER_WINDOWS)}"
-            )
         if problems:
             raise ConfigError(
                 f"Invalid options: {'; '.join(problems)}.", "Change them with --set or the recipe."

@@ -14,7 +14,9 @@ from faceage.data.augmentation import whole_faces
 from faceage.errors import ConfigError
 from faceage.imaging.conversion import to_tensor
 from faceage.models.age_teacher import AgeTeacher, estimate
-from faceage.models.generator import ENCODER_LAYERS, Change, FaceAgeModel, apply_change
+from faceage.models.decoders import Change
+from faceage.models.encoders import ENCODER_LAYERS
+from faceage.models.generator import FaceAgeModel, apply_change
 from faceage.models.tta import decode_tta, encode_tta
 from faceage.models.vgg import VggFeatures
 from faceage.training.batches import MAX_TARGET_AGE, StepPlan

@@ -14,13 +14,9 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.data.augmentation import head_mask
+from faceage.models.decoders import displace
 from faceage.models.discriminators import AnyDiscriminator, Features
-from faceage.models.generator import (
-    FaceAgeModel,
-    apply_change,
-    displace,
-    group_log_probabilities,
-)
+from faceage.models.generator import FaceAgeModel, apply_change, group_log_probabilities
 from faceage.models.vgg import VggFeatures
 
 Terms = dict[str, Tensor]

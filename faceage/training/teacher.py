@@ -35,9 +35,10 @@ from faceage.models.age_teacher import (
     crop_windows,
     estimate,
 )
-from faceage.models.generator import ENCODER_LAYERS, window_grid
+from faceage.models.encoders import ENCODER_LAYERS
 from faceage.models.mobilenet import LAYERS
 from faceage.models.tta import nearest_group, summarize_distribution
+from faceage.models.windows import window_grid
 from faceage.training.logging import Progress
 from faceage.training.losses import age_losses
 from faceage.training.state import check_options

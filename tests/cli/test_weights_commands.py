@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from faceage.checkpoints import read_metadata, save_weights
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
 
 
 def _weights(kind: str, good: Path, model: FaceAgeModel, path: Path) -> None:

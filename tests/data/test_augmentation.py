@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from faceage.data import augmentation as augment
-from faceage.models.generator import inner_face
+from faceage.models.windows import inner_face
 
 WHOLE = torch.tensor([[0.0, 0, 1, 1]])
 

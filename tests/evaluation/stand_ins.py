@@ -12,7 +12,7 @@ from faceage.data.datasets import open_dataset
 from faceage.evaluation.common import Inputs
 from faceage.evaluation.methods import WeightsMethod
 from faceage.evaluation.results import MethodInfo
-from faceage.models.generator import Change, Decomposed
+from faceage.models.decoders import Change, Decomposed
 
 CPU = torch.device("cpu")
 

@@ -29,7 +29,8 @@ from faceage.evaluation.methods import FaceBatch, open_weights
 from faceage.evaluation.results import MethodResult, Report
 from faceage.evaluation.run import BIAS_TARGETS, SWEEP, Options, evaluate
 from faceage.faces.detection import crop_face, make_detector
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
 
 ALL = Evaluators(BrightnessEvaluator(), AngleEvaluator(), LevelEvaluator(), MeanEvaluator())
 AGE = Evaluators(BrightnessEvaluator())

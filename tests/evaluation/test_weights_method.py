@@ -13,7 +13,8 @@ from faceage.api import FaceAger
 from faceage.evaluation.methods import FaceBatch, WeightsMethod, open_weights
 from faceage.evaluation.results import MethodInfo
 from faceage.faces.detection import crop_face, make_detector
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
 from faceage.models.tta import summarize_distribution
 
 

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from faceage.ages import GROUPS
 from faceage.data.augmentation import robust_views
+from faceage.models.architecture import ModelConfig
 from faceage.models.discriminators import AnyDiscriminator, Discriminator, ProjectedDiscriminator
-from faceage.models.generator import FaceAgeModel, ModelConfig, inner_face
+from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
+from faceage.models.windows import inner_face
 
 
 @pytest.fixture(params=["from scratch", "projected", "projected with age features"])

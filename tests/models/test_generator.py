@@ -10,19 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faceage.ages import GROUP_STARTS, YEARS
+from faceage.models.architecture import ModelConfig
+from faceage.models.decoders import MAX_FLOW, Change, displace
 from faceage.models.discriminators import Discriminator
+from faceage.models.encoders import Decomposition
 from faceage.models.generator import (
-    MAX_FLOW,
-    Change,
-    Decomposition,
     FaceAgeModel,
-    ModelConfig,
     apply_change,
-    displace,
     expected_age,
     group_log_probabilities,
-    inner_face,
 )
+from faceage.models.windows import inner_face
 
 
 def _randomised(config: ModelConfig) -> FaceAgeModel:

@@ -4,13 +4,11 @@ import torch
 import torch.nn.functional as F
 
 from faceage.models.age_teacher import AgeTeacher
-from faceage.models.generator import (
-    CLASSIFIER_WINDOWS,
-    FaceAgeModel,
-    MobileNetClassifier,
-    ModelConfig,
-)
+from faceage.models.architecture import ModelConfig
+from faceage.models.encoders import MobileNetClassifier
+from faceage.models.generator import FaceAgeModel
 from faceage.models.mobilenet import CHANNELS, MobileNet
+from faceage.models.windows import CLASSIFIER_WINDOWS
 
 SMALL = ModelConfig.compact(encoder="mobilenet", size=64, classifier_size=96)
 

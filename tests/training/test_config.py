@@ -8,7 +8,7 @@ import pytest
 
 from faceage import hub
 from faceage.errors import ConfigError
-from faceage.models.generator import ModelConfig
+from faceage.models.architecture import ModelConfig
 from faceage.training.config import (
     RECIPES,
     TrainConfig,
@@ -227,7 +227,7 @@ def test_check_lists_all_problems_at_once() -> None:
         "model.size is 100",
         "model.classifier_size is 48, must be a multiple of 32",
         "model.width is 20",
-        "model.encoder_blocks is 0, must be at least 1",
+        "model.encoder_blocks is 0, must be from 1 to",
         "warmup_images needs model.decomposition=true",
         "losses.target_age needs a trained classifier",
     ):

@@ -15,7 +15,8 @@ from faceage.checkpoints import load_weights, read_tensors
 from faceage.data.datasets import make_labels, open_dataset
 from faceage.errors import ConfigError, WeightsError
 from faceage.models.age_teacher import AgeTeacher, estimate
-from faceage.models.generator import FaceAgeModel, ModelConfig
+from faceage.models.architecture import ModelConfig
+from faceage.models.generator import FaceAgeModel
 from faceage.training import trainer
 from faceage.training.config import TrainConfig, make_config
 from faceage.training.distillation import (

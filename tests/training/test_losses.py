@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from faceage.ages import GROUPS, YEARS
 from faceage.data.augmentation import diff_augment
+from faceage.models.architecture import ModelConfig
 from faceage.models.discriminators import Discriminator
-from faceage.models.generator import FaceAgeModel, ModelConfig, inner_face
+from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
+from faceage.models.windows import inner_face
 from faceage.training.losses import (
     DiscriminatorBatch,
     LossWeights,

@@ -1,0 +1,56 @@
+"""Windows of FFHQ crops: the inner face, and the inputs of the age classifiers."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faceage.models.mobilenet import WINDOW_CENTRE_Y, WINDOW_SIDE
+
+# The inner face in an FFHQ crop, in fractions of its side: half of it, slightly below the centre.
+INNER_TOP, INNER_LEFT, INNER_SIDE = 0.328125, 0.25, 0.5
+
+Window = tuple[float, float, float]  # top, left, side
+
+INNER_WINDOW: Window = (INNER_TOP, INNER_LEFT, INNER_SIDE)
+
+# The window of the crop that the classifier of each kind of encoder reads: top, left, side.
+CLASSIFIER_WINDOWS: dict[str, Window] = {
+    "residual": INNER_WINDOW,
+    "mobilenet": (WINDOW_CENTRE_Y - WINDOW_SIDE / 2, 0.5 - WINDOW_SIDE / 2, WINDOW_SIDE),
+}
+
+
+def inner_face(
+    faces: Tensor, size: int, zoom: float = 1.0, window: Window = INNER_WINDOW
+) -> Tensor:  # N,3,R,R -> N,3,size,size
+    """A window of FFHQ crops, by default their inner half, resized to `size` px.
+
+    Args:
+        zoom: above 1, a smaller part of the window.
+    """
+    side = faces.shape[-1]
+    top, left, extent = window
+    inner = round(side * extent / zoom)
+    first_row = round(side * (top + extent / 2) - inner / 2)
+    first_column = round(side * (left + extent / 2) - inner / 2)
+    part = faces[..., first_row : first_row + inner, first_column : first_column + inner]
+    if inner == size:
+        return part
+    return F.interpolate(part, size, mode="bilinear", align_corners=False, antialias=inner > size)
+
+
+def window_grid(transform: Tensor, size: int, window: Window) -> Tensor:  # N,2,3 -> N,size,size,2
+    """Sampling grid of a window in FFHQ crops, in the coordinates of `grid_sample`.
+
+    Args:
+        transform: similarity transforms of the window about its centre.
+        size: side of the window, px.
+    """
+    device, count = transform.device, len(transform)
+    top, left, side = window
+    placed = torch.tensor(
+        [[side, 0, 2 * left + side - 1], [0, side, 2 * top + side - 1], [0, 0, 1]], device=device
+    )
+    bottom = torch.tensor([0.0, 0, 1], device=device).expand(count, 1, 3)
+    moved = placed @ torch.cat([transform, bottom], 1)
+    return F.affine_grid(moved[:, :2], [count, 1, size, size], align_corners=False)
