@@ -56,9 +56,11 @@ OPTIONS = {
         "--images",
         "--licence",
         "--out",
+        "--pairs",
         "--recipe",
         "--set",
         "--vgg",
+        "--weights",
     ],
     "evaluate": [
         "--age-evaluator",

@@ -22,13 +22,24 @@ def train(
         ),
     ] = Path("runs/faceage"),
     recipe: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="paper, compact, or a .toml file.")
+        str,
+        typer.Option(
+            metavar="NAME|FILE", help="paper, compact, distilled, paired, or a .toml file."
+        ),
     ] = "compact",
     images: Annotated[
         int | None, typer.Option(min=1, help="Length of the training, in images seen.")
     ] = None,
     vgg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="VGG19's weights, if the recipe uses them.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Start from these weights instead of random ones."),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="A dataset of pairs, written by `faceage pairs`."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -47,9 +58,12 @@ def train(
     ] = False,
 ) -> None:
     """Train the model. The same command resumes an interrupted run; torchrun uses several GPUs."""
+    from faceage import hub
     from faceage.training.config import make_config
 
-    config = make_config(recipe, data, out, settings or (), images=images, vgg=vgg, licence=licence)
+    start = hub.find(weights) if weights else None
+    changes = {"images": images, "vgg": vgg, "weights": start, "pairs": pairs, "licence": licence}
+    config = make_config(recipe, data, out, settings or (), **changes)
     if dry_run:
         from faceage.training.estimate import inspect_run
 

@@ -133,8 +133,10 @@ class TrainConfig:
             problems.append(f"recon_fraction is {self.recon_fraction}, must be in (0, 1]")
         if not 0 <= self.pairs_fraction < 1:
             problems.append(f"pairs_fraction is {self.pairs_fraction}, must be in [0, 1)")
-        if self.flow_images and not self.pairs:
-            problems.append("flow_images needs pairs")
+        users = ["flow_images"] * bool(self.flow_images)
+        users += [name for name in ("paired", "paired_features") if getattr(self.losses, name)]
+        if users and not self.pairs:
+            problems.append(f"{' and '.join(users)} needs a dataset of pairs: set pairs")
         if not self.model.decomposition and self.warmup_images:
             problems.append("warmup_images needs model.decomposition=true: it trains a classifier")
         users = ["losses.target_age"] * bool(self.losses.target_age)
@@ -230,7 +232,8 @@ RECIPES: dict[str, dict[str, Any]] = {
             "paired_features": 1.0,
         },
         "images": 400_000,
-        "flow_images": 20_000,
+        "flow_images": 10_000,
+        "pairs_fraction": 0.625,
         "lr": 5e-4,
         "lr_discriminator": 1e-3,
         "discriminator_updates": 2,

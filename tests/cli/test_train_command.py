@@ -55,6 +55,8 @@ def test_bad_training_data(run, tmp_path: Path, table: str | None, says: str) ->
     ("options", "says"),
     [
         (["--recipe", "nonsuch"], "No recipe 'nonsuch'"),
+        (["--recipe", "paired"], "needs a dataset of pairs"),
+        (["--weights", "nonsuch"], "nonsuch"),
         (["--set", "model.nonsuch=1"], "nonsuch"),
         (["--set", "model.width"], "key=value"),
         (["--set", "model.width=wide"], "wide"),
