@@ -25,6 +25,8 @@ class ModelConfig:
             depends on the source age.
         decoder: "residual", or "unet", which has skip connections at every resolution and displaces
             the features along with the face.
+        fine_level: one more level of the U-Net: the others, and the encoder, get the crop at half
+            its size, and this one adds detail from the whole crop.
     """
 
     size: int = 256
@@ -36,6 +38,7 @@ class ModelConfig:
     encoder: str = "residual"
     decomposition: bool = True
     decoder: str = "residual"
+    fine_level: bool = False
 
     @classmethod
     def compact(cls, **changes: Any) -> "ModelConfig":

@@ -119,6 +119,8 @@ class Decoder(nn.Module):
 class UNetDecoder(nn.Module):
     """Identity features, modulated at every layer -> the change to the target age.
 
+    Shapes are those without a fine level, which halves the picture for all layers before it.
+
     The displacement comes from the features at S/8. It moves these features and the face, so that
     the layers after it compute the residual at the places where it is added: a mouth that moves is
     not left behind at its old place.
@@ -141,6 +143,7 @@ class UNetDecoder(nn.Module):
         self.block2 = ModulatedBlock(width, width)
         self.narrow1 = nn.Conv2d(width, width // 2, 1)
         self.residual = nn.Conv2d(width // 2, 3, 3, 1, 1)
+        self.fine = FineLevel(width // 2) if config.fine_level else None
         for head in (self.flow, self.residual):  # the change starts at zero
             for parameter in head.parameters():
                 nn.init.zeros_(parameter)
@@ -149,10 +152,12 @@ class UNetDecoder(nn.Module):
     def modulation_channels(self) -> list[int]:
         """Size of each modulated block's modulation, in order."""
         blocks: list[Any] = [*self.blocks, self.block8, self.block4, self.block2]
+        blocks += [self.fine.block] if self.fine else []
         return [block.modulation_channels for block in blocks]
 
     def forward(self, encoded: Decomposed, modulation: Tensor) -> Change:
-        *coarse, part8, part4, part2 = torch.split(modulation, self.modulation_channels, dim=1)
+        parts = torch.split(modulation, self.modulation_channels, dim=1)
+        coarse, (part8, part4, part2) = parts[: len(self.blocks)], parts[len(self.blocks) :][:3]
         x = encoded.identity  # N,4w,S/16,S/16
         for block, part in zip(self.blocks, coarse, strict=True):
             x = block(x, part)
@@ -160,14 +165,34 @@ class UNetDecoder(nn.Module):
         flow = self.flow(F.leaky_relu(x, 0.2)).float()
         flow = MAX_FLOW * torch.tanh(UNET_OUTPUT_SCALE * flow)
         x = displace(x, flow).to(x.dtype)
-        faces = displace(encoded.faces, flow)
+        moved = displace(encoded.faces, flow)
+        faces = F.avg_pool2d(moved, 2) if self.fine else moved
         x = _upsample(self.narrow4(x)) + self.detail4(F.pixel_unshuffle(faces, 4))
         x = self.block4(x, part4)  # N,2w,S/4,S/4
         x = _upsample(self.narrow2(x)) + self.detail2(F.pixel_unshuffle(faces, 2))
         x = self.block2(x, part2)  # N,w,S/2,S/2
-        x = F.leaky_relu(_upsample(self.narrow1(x)), 0.2)  # N,w/2,S,S
-        residual = UNET_OUTPUT_SCALE * self.residual(x)
-        return Change(_scale_chroma(residual, UNET_CHROMA_SCALE), flow)
+        x = _upsample(self.narrow1(x))  # N,w/2,S,S
+        residual = self.residual(F.leaky_relu(x, 0.2))
+        if self.fine:
+            residual = _upsample(residual) + self.fine(x, moved, parts[-1])
+        return Change(_scale_chroma(UNET_OUTPUT_SCALE * residual, UNET_CHROMA_SCALE), flow)
+
+
+class FineLevel(nn.Module):
+    """The detail of the residual at twice the resolution of the layers before."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.detail = nn.Conv2d(12, channels, 3, 1, 1)
+        self.block = ModulatedBlock(channels, channels)
+        self.residual = nn.Conv2d(channels, 12, 3, 1, 1)
+        for parameter in self.residual.parameters():  # no detail at first
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, faces: Tensor, modulation: Tensor) -> Tensor:
+        """N,K,S/2,S/2, the displaced faces N,3,S,S, and the block's modulation -> N,3,S,S."""
+        x = self.block(x + self.detail(F.pixel_unshuffle(faces, 2)), modulation)
+        return F.pixel_shuffle(self.residual(F.leaky_relu(x, 0.2)), 2)
 
 
 def displace(

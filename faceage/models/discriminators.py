@@ -86,8 +86,8 @@ class ProjectedDiscriminator(nn.Module):
         age_encoder: the model whose age features are used; None uses VGG19's features alone.
         augment: DiffAugment, or None.
         age_views: gives the age encoder's input, augmented inner faces; None does not augment.
-        size: side of VGG19's input, px; None: half of the generator's size, which is the inner
-            face at its own scale.
+        size: side of VGG19's input, px: a random part of the inner face at its own scale; None:
+            half of the generator's size, the whole inner face.
     """
 
     TAPS = (17, 22)  # heads on shallower features learned almost nothing
@@ -102,7 +102,8 @@ class ProjectedDiscriminator(nn.Module):
         size: int | None = None,
     ) -> None:
         super().__init__()
-        self._side = size or config.size // 2
+        self._inner = config.size // 2
+        self._side = size or self._inner
         self._age_views = age_views or partial(
             inner_face, size=config.classifier_size, window=config.classifier_window
         )
@@ -120,7 +121,8 @@ class ProjectedDiscriminator(nn.Module):
         half = (len(faces) + 1) // 2
         augmented = augment(faces)
         whole = F.interpolate(augmented[:half], self._side, mode="area")
-        views = torch.cat([whole, inner_face(augmented[half:], self._side)])
+        inner = inner_face(augmented[half:], self._inner)
+        views = torch.cat([whole, _random_part(inner, self._side)])
         taps = vgg(views, self.TAPS)
         features = [tap[:half] for tap in taps] + [tap[half:] for tap in taps]
         if age_encoder is not None:
@@ -139,6 +141,15 @@ class ProjectedDiscriminator(nn.Module):
         outputs = [head(part) for head, part in zip(self.heads, features, strict=True)]
         halves = zip(outputs[:taps], outputs[taps : 2 * taps], strict=True)
         return [torch.cat(pair) for pair in halves] + outputs[2 * taps :]
+
+
+def _random_part(faces: Tensor, side: int) -> Tensor:  # N,3,R,R -> N,3,side,side
+    """A random square, the same of all faces."""
+    room = faces.shape[-1] - side
+    if room <= 0:
+        return faces
+    top, left = torch.randint(room + 1, (2,), device="cpu").tolist()
+    return faces[..., top : top + side, left : left + side]
 
 
 AnyDiscriminator = Discriminator | ProjectedDiscriminator

@@ -69,7 +69,7 @@ class FaceAgeModel(nn.Module):
 
     def encode(self, faces: Tensor) -> Decomposed:  # N,3,S,S in [-1, 1]
         """Encode faces; `decode` then gives the change to any number of target ages."""
-        features = self._features(faces)
+        features = self._features(F.avg_pool2d(faces, 2) if self.config.fine_level else faces)
         identity, age_features = features, torch.zeros_like(features)
         if self.config.decomposition:
             identity, age_features = self.decomposition(features)

@@ -70,8 +70,8 @@ class TrainConfig:
         pairs_fraction: fraction of each batch whose sources and targets are such pairs.
         flow_images: length of the first part of the synthesis, which trains on pairs only, without
             the residual: first the displacement moves what has another place at the target age.
-        discriminator_size: side of the projected discriminator's VGG19 input, px; None: half of
-            model.size.
+        discriminator_size: side of the projected discriminator's VGG19 input, px, which shows a
+            random part of the inner face; None: half of model.size, the whole inner face.
         licence: of the trained weights, stored in their metadata.
     """
 

@@ -56,7 +56,6 @@ def test_bad_training_data(run, tmp_path: Path, table: str | None, says: str) ->
     [
         (["--recipe", "nonsuch"], "No recipe 'nonsuch'"),
         (["--recipe", "paired"], "needs a dataset of pairs"),
-        (["--weights", "nonsuch"], "nonsuch"),
         (["--set", "model.nonsuch=1"], "nonsuch"),
         (["--set", "model.width"], "key=value"),
         (["--set", "model.width=wide"], "wide"),

@@ -1,7 +1,9 @@
 """The generator: frozen names and shapes, and the properties of each part."""
 
+import copy
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -381,6 +383,36 @@ def test_the_unets_residual_depends_on_the_displaced_face(faces: Tensor) -> None
     moved = apply_change(faces, Change(torch.zeros_like(faces), change.flow))
     assert torch.allclose(F.pixel_shuffle(detail[0], 2), moved, atol=1e-5)
     assert not torch.allclose(moved, faces, atol=0.1)
+
+
+def test_the_fine_level_starts_without_an_effect(faces: Tensor) -> None:
+    """A model grows: at first, its residual is that of the smaller model, enlarged."""
+    small = _randomised(UNET)
+    torch.manual_seed(2)
+    large = FaceAgeModel(replace(UNET, size=64, fine_level=True)).eval()
+    state = large.state_dict()
+    for name, value in small.state_dict().items():
+        (state[name][: len(value)] if value.ndim else state[name]).copy_(value)
+    large.load_state_dict(state)
+    pictures = F.interpolate(faces, 64, mode="nearest")  # their mean over 2x2 px is the small one
+    ages = torch.tensor([5.0, 40, 70])
+    expected, found = (m.decode(m.encode(x), ages) for m, x in ((small, faces), (large, pictures)))
+    assert torch.allclose(found.flow, expected.flow, atol=1e-5)
+    assert found.residual.shape == (3, 3, 64, 64)
+    still = _without_flow(small), _without_flow(large)
+    expected, found = (
+        m.decode(m.encode(x), ages) for m, x in zip(still, (faces, pictures), strict=True)
+    )
+    enlarged = F.interpolate(expected.residual, scale_factor=2, mode="bilinear")
+    assert torch.allclose(found.residual, enlarged, atol=1e-4)
+
+
+def _without_flow(model: FaceAgeModel) -> FaceAgeModel:
+    """Without displacement, which is not the same at another resolution."""
+    model = copy.deepcopy(model)
+    model.decoder.flow.weight.data.zero_()
+    model.decoder.flow.bias.data.zero_()
+    return model
 
 
 def test_displacing_by_one_pixel(faces: Tensor) -> None:
