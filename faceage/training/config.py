@@ -185,6 +185,41 @@ CHANGEABLE = (*PATHS, "images", "licence", "memory_gb", "save_minutes", "workers
 
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
+# Starts from weights of the recipe `distilled`, whose encoder and classifier stay as they are;
+# `paired-256` starts from weights of `paired`.
+_PAIRED: dict[str, Any] = {
+    "model": {
+        "size": 128,
+        "classifier_size": 192,
+        "width": 64,
+        "encoder": "mobilenet",
+        "decoder": "unet",
+        "decoder_blocks": 4,
+    },
+    "losses": {
+        "cycle": 5.0,
+        "perceptual": 0.0,
+        "target_age": 0.25,
+        "change": 0.1,
+        "r1": 0.0,
+        "wrong_age": 0.5,
+        "paired": 10.0,
+        "paired_features": 1.0,
+    },
+    "images": 400_000,
+    "flow_images": 10_000,
+    "pairs_fraction": 0.625,
+    "lr": 5e-4,
+    "lr_discriminator": 1e-3,
+    "discriminator_updates": 2,
+    "ema_images": 10_000,
+    "lr_encoder": 0.0,
+    "recon_fraction": 0.25,
+    "sharpness": 0.5,
+    "projected": True,
+    "diff_augment": True,
+}
+
 # Differences from the defaults. `paper` has the paper's five losses and no extension.
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -211,38 +246,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "age_features": True,
         "diff_augment": True,
     },
-    # From weights of recipe `distilled`, whose encoder and classifier stay as they are.
-    "paired": {
-        "model": {
-            "size": 128,
-            "classifier_size": 192,
-            "width": 64,
-            "encoder": "mobilenet",
-            "decoder": "unet",
-            "decoder_blocks": 4,
-        },
-        "losses": {
-            "cycle": 5.0,
-            "perceptual": 0.0,
-            "target_age": 0.25,
-            "change": 0.1,
-            "r1": 0.0,
-            "wrong_age": 0.5,
-            "paired": 10.0,
-            "paired_features": 1.0,
-        },
-        "images": 400_000,
-        "flow_images": 10_000,
-        "pairs_fraction": 0.625,
-        "lr": 5e-4,
-        "lr_discriminator": 1e-3,
-        "discriminator_updates": 2,
-        "ema_images": 10_000,
-        "lr_encoder": 0.0,
-        "recon_fraction": 0.25,
-        "sharpness": 0.5,
-        "projected": True,
-        "diff_augment": True,
+    "paired": _PAIRED,
+    "paired-256": _PAIRED
+    | {
+        "model": _PAIRED["model"] | {"size": 256, "fine_level": True},
+        "flow_images": 0,
+        "discriminator_size": 64,
     },
     "distilled": {
         "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=192)),
