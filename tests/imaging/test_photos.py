@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageCms, ImageSequence, JpegImagePlugin
 
 from faceage import files
 from faceage.errors import OutputError, PhotoError
-from faceage.imaging import photos
+from faceage.imaging import decoding, photos
 from faceage.imaging.photos import (
     Photo,
     as_photo,
@@ -516,3 +516,32 @@ def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     usual.write_bytes(b"")
     out = save_photo(Photo(picture()), picture(), tmp_path / "o.png")
     assert out.stat().st_mode == usual.stat().st_mode
+
+
+# --- large photos ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_large_jpegs_are_decoded_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int, subsampling: int
+) -> None:
+    exif = exif_with(Orientation=orientation)
+    coding = dict(subsampling=subsampling, progressive=bool(orientation % 2), icc_profile=SRGB)
+    path = saved(tmp_path, "large.jpg", picture(), exif=exif, **coding)
+    expected = open_photo(path)
+    monkeypatch.setattr(decoding, "_LARGE_JPEG", 0)
+    monkeypatch.setattr(decoding, "_to_array", None)  # Pillow's pixels are not used
+    found = open_photo(path)
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+    assert found.pixels.flags.c_contiguous
+    assert found.icc == expected.icc == SRGB
+    assert (found.qtables, found.subsampling) == (expected.qtables, subsampling)
+
+
+def test_a_large_truncated_jpeg_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_LARGE_JPEG", 0)
+    path = saved(tmp_path, "cut.jpg", picture())
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(PhotoError, match="damaged"):
+        open_photo(path)
