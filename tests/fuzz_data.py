@@ -24,7 +24,7 @@ from faceage.faces.selection import parse_faces
 from faceage.imaging.photos import open_photo
 
 MAX_SECONDS = 10.0  # a small file may hold 200 megapixels
-MAX_MEGABYTES = 2500.0
+MAX_MEGABYTES = 3000.0  # 200 megapixels of 16 bits
 
 CHARACTERS = "0123456789,-:. allrgest+e\n\u0664\u00b2"
 

@@ -92,7 +92,10 @@ def to_8_bit(levels: np.ndarray) -> np.ndarray:
     """uint16 levels of 0-65535 as uint8 levels of 0-255, rounded; uint8 is returned as it is."""
     if levels.dtype == np.uint8:
         return levels
-    rounded: np.ndarray = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    rounded = np.empty(levels.shape, np.uint8)
+    for top in range(0, len(levels), _STRIP):  # strips need less memory
+        rows = slice(top, top + _STRIP)
+        rounded[rows] = (levels[rows].astype(np.uint32) + 128) // 257
     return rounded
 
 
