@@ -23,9 +23,10 @@ _LOOK_SIDES = (144, 176, 208, 240)  # px
 _LOOK_WIDTH = 1.3  # width of these crops, in FFHQ crops
 _LOOK_SCORE = 0.6  # candidates with a lower score do not count
 _NEAR, _AGREES = 0.3, 0.12  # distances of landmarks, in widths of the crop
-# It must be found in three of the four, with this mean score. A patch of a painting or an animal
-# that resembles a face at one size mostly does not at others. docs/robustness.md has measurements.
-_MIN_LOOKS, _MIN_MEAN_SCORE = 3, 0.75
+# It must be found in two of the four at least, with this mean score. A patch of a painting or an
+# animal that resembles a face at one size mostly does not at others. More would lose dark and
+# noisy faces; docs/robustness.md has measurements.
+_MIN_LOOKS, _MIN_MEAN_SCORE = 2, 0.75
 _MAX_DOUBTFUL = 3  # rejected candidates that get a second look, when nothing else is found
 # Long side, in px, from which a photo is halved repeatedly before landmarks are refined: then the
 # four crops are cut from fewer pixels. It moves landmarks by 0.03 % of the face's side (median).
@@ -262,7 +263,7 @@ class YuNet(_TwoPassDetector):
                 landmarks = nearest.landmarks
                 landmarks = _mirror(landmarks, size) if mirrored else landmarks
                 estimates.append(apply(to_photo(wide.landmarks, size), landmarks))
-        if len(scores) < _MIN_LOOKS or np.mean(scores) < _MIN_MEAN_SCORE:
+        if len(scores) < _MIN_LOOKS or sum(scores) < _MIN_MEAN_SCORE * len(scores):
             return None
         return replace(face, landmarks=np.mean(estimates, 0)) if estimates else face
 
