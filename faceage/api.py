@@ -18,9 +18,9 @@ from faceage.ages import GROUP_NAMES, check_age
 from faceage.checkpoints import load_weights
 from faceage.devices import map_ahead, pick_device
 from faceage.errors import WeightsError
-from faceage.faces.alignment import Face, crop_face, native_size
+from faceage.faces.alignment import Face, crop_bounds, crop_face, native_size
 from faceage.faces.detection import MIN_SCORE, Detector, make_detector
-from faceage.faces.paste import face_mask, paste_change
+from faceage.faces.paste import add_change, face_mask
 from faceage.faces.selection import NumberedFace, choose_faces
 from faceage.imaging.conversion import to_tensor, to_uint8
 from faceage.imaging.decoding import to_8_bit
@@ -38,7 +38,7 @@ from faceage.models.tta import (
 
 # Mean difference of the colour channels, in levels of 0-255, below which a crop is black and white.
 GREY = 1.5
-MAX_AHEAD = 2**28  # bytes; results of smaller photos are computed ahead
+MAX_AHEAD = 2**28  # bytes; results of smaller photos are computed ahead, of larger ones in place
 
 
 @dataclass(frozen=True)
@@ -228,11 +228,19 @@ class FaceAger:
 
     @torch.inference_mode()
     def iter_age(
-        self, photo: Photo, to: float | Iterable[float], found: Sequence[NumberedFace]
+        self,
+        photo: Photo,
+        to: float | Iterable[float],
+        found: Sequence[NumberedFace],
+        in_place: bool = False,
     ) -> Iterator[Aged]:
         """As `age`, for chosen faces, one result at a time, because a photo may be large.
 
         Each face is encoded once and decoded to all ages together.
+
+        Args:
+            in_place: change the photo's own array instead of a copy. The pixels of a result are
+                valid until the next one is asked for; at the end the photo is as before.
         """
         targets = [check_age(age) for age in ([to] if isinstance(to, int | float) else to)]
         numbers, faces = zip(*found, strict=True)
@@ -248,13 +256,24 @@ class FaceAger:
 
         @torch.inference_mode()
         def render(i: int) -> Aged:
-            pixels, aged_crops = photo.full, []
+            pixels, aged_crops = photo.full if in_place else photo.full.copy(), []
             for k, face in enumerate(faces):
                 change = Change(*(part[i : i + 1] for part in changes[k]))
-                pixels = paste_change(pixels, face, native[k].levels(change))
+                add_change(pixels, face, native[k].levels(change))
                 aged_crops.append(to_uint8(apply_change(inputs[k : k + 1], change, "bicubic"))[0])
             return Aged(targets[i], pixels, photo.alpha, tuple(aged_crops), faces, numbers)
 
+        if in_place:
+            bounds = [crop_bounds(face, within=photo.full.shape) for face in faces]
+            parts = [photo.full[y0:y1, x0:x1] for x0, y0, x1, y1 in bounds]
+            originals = [part.copy() for part in parts]
+            for i in range(len(targets)):
+                try:
+                    yield render(i)
+                finally:
+                    for part, original in zip(parts, originals, strict=True):
+                        part[:] = original
+            return
         # While one result is written, the next two are computed, if there is memory for them.
         threads = 2 if photo.full.nbytes < MAX_AHEAD else 0
         for result in map_ahead(render, range(len(targets)), threads):

@@ -11,17 +11,14 @@ ends with exit code 1 and the number of the file on any other exception, after m
 import contextlib
 import io
 import json
-import resource
 import sys
 import tempfile
-import time
-import traceback
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from fuzzing import ANY, Reader, fuzz
 from typer.testing import CliRunner
 
 from faceage import hub
@@ -34,47 +31,7 @@ from faceage.models.generator import FaceAgeModel
 MAX_SECONDS = 2.0
 MAX_MEGABYTES = 200.0
 
-NUMBERS = (b"-1", b"0", b"1", b"4294967296", b"18446744073709551616", b"1e999", b"NaN", b"null")
 VALUES = (-1, 0, 1, 16, 100_000, 2**63, 10**4000, 0.5, True, None, "x", "\n", [], {}, [0] * 1000)
-
-
-# --- mutations of any file ------------------------------------------------------------------------
-
-
-def flip(rng: np.random.Generator, data: bytes, end: int) -> bytes:
-    """Change up to 16 of the first `end` bytes."""
-    array = np.frombuffer(data, np.uint8).copy()
-    positions = rng.integers(0, end, rng.integers(1, 17))
-    array[positions] = rng.integers(0, 256, len(positions), np.uint8)
-    return array.tobytes()
-
-
-def truncate(rng: np.random.Generator, data: bytes, end: int) -> bytes:
-    return data[: rng.integers(0, rng.choice([end, len(data)]))]
-
-
-def remove(rng: np.random.Generator, data: bytes, end: int) -> bytes:
-    start = int(rng.integers(0, end))
-    return data[:start] + data[start + int(rng.integers(1, 100)) :]
-
-
-def repeat(rng: np.random.Generator, data: bytes, end: int) -> bytes:
-    start = int(rng.integers(0, end))
-    return data[:start] + data[start : start + 100] * int(rng.integers(2, 5)) + data[start:]
-
-
-def replace_number(rng: np.random.Generator, data: bytes, end: int) -> bytes:
-    """Replace digits among the first `end` bytes by an extreme number."""
-    digits = [i for i in range(8, end) if data[i : i + 1].isdigit()]
-    if not digits:
-        return flip(rng, data, end)
-    start = stop = int(rng.choice(digits))
-    while data[stop : stop + 1].isdigit():
-        stop += 1
-    return data[:start] + NUMBERS[rng.integers(len(NUMBERS))] + data[stop:]
-
-
-ANY = (flip, truncate, remove, repeat, replace_number)
 
 
 # --- mutations of a safetensors file --------------------------------------------------------------
@@ -172,13 +129,8 @@ def show_info(path: Path) -> None:
         raise FaceAgeError(line)
 
 
-def peak() -> float:
-    """The largest amount of memory of this process so far, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main(count: int, first: int = 0) -> int:
-    readers: dict[str, tuple[Callable[[Path], object], ...]] = {
+    readers: dict[str, tuple[Reader, ...]] = {
         "w.safetensors": (load_weights, hub.read_metadata, show_info, read_tensors),
         "state.pt": (load_state, read_tensors),
     }
@@ -194,9 +146,8 @@ def main(count: int, first: int = 0) -> int:
             for read in readers[path.name]:
                 with contextlib.suppress(FaceAgeError):  # a state is no dict of tensors
                     read(path)
-        before, refused, slowest = peak(), 0, 0.0
-        for number in range(first, first + count):
-            rng = np.random.default_rng(number)
+
+        def make(number: int, rng: np.random.Generator) -> tuple[str, Path, tuple[Reader, ...]]:
             path = weights if number % 2 else state
             data = originals[path]
             mutations = SAFETENSORS if path == weights else STATE
@@ -204,28 +155,9 @@ def main(count: int, first: int = 0) -> int:
             # Half of the time only the header, which is a small part of the file.
             end = 8 + int.from_bytes(data[:8], "little") if path == weights else len(data)
             path.write_bytes(mutate(rng, data, end if rng.random() < 0.5 else len(data)))
-            for read in readers[path.name]:
-                start = time.process_time()
-                try:
-                    read(path)
-                except FaceAgeError as error:
-                    refused += 1
-                    if "\n" in str(error):
-                        print(f"file {number}, {read.__name__}: two lines: {error!s}")
-                        return 1
-                except Exception:
-                    print(f"file {number} ({mutate.__name__}), {read.__name__}:")
-                    traceback.print_exc(file=sys.stdout)
-                    return 1
-                seconds = time.process_time() - start
-                slowest = max(slowest, seconds)
-                if seconds > MAX_SECONDS or peak() - before > MAX_MEGABYTES:
-                    print(f"file {number} ({mutate.__name__}), {read.__name__}: {seconds:.1f} s,")
-                    print(f"{peak() - before:.0f} MB more")
-                    return 1
-        print(f"{count} files, {refused} refusals, at most {slowest:.2f} s", end=", ")
-        print(f"{peak() - before:.0f} MB more")
-    return 0
+            return mutate.__name__, path, readers[path.name]
+
+        return fuzz(make, count, first, MAX_SECONDS, MAX_MEGABYTES)
 
 
 if __name__ == "__main__":

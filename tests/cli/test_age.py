@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceage import api
 from faceage.faces.detection import make_detector
 from faceage.faces.paste import photo_mask
 
@@ -117,6 +118,20 @@ def test_age_sheet(run, tiny_weights: Path, couple: Path, portrait_png: Path, tm
     assert width > 3 * 256
     assert 256 < height < 2 * 256
     assert size_of(out / "couple.sheet.jpg")[1] > 2 * 256  # a row for each face
+
+
+def test_large_photos_give_the_same(
+    run, tiny_weights: Path, couple: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("age", couple, "--weights", tiny_weights, "--to", "5,70", "--sheet", "--out")
+    assert run(*command, tmp_path / "small").code == 0
+    monkeypatch.setattr(api, "MAX_AHEAD", 0)
+    assert run(*command, tmp_path / "large").code == 0
+    files = sorted(path.name for path in (tmp_path / "small").iterdir())
+    assert files == ["couple.age05.png", "couple.age70.png", "couple.sheet.jpg"]
+    for name in files:
+        expected = (tmp_path / "small" / name).read_bytes()
+        assert (tmp_path / "large" / name).read_bytes() == expected
 
 
 def test_a_sheet_shows_nothing_beyond_the_photo(

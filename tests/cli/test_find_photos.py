@@ -64,10 +64,10 @@ def test_recursive(folder: Path) -> None:
 def test_pictures_that_cannot_be_read_are_named(
     folder: Path, run, capsys: pytest.CaptureFixture
 ) -> None:
-    for name in ("IMG_1.HEIC", "IMG_2.heic", "IMG_3.dng", "IMG_4.cr2", "IMG_5.nef"):
+    for name in ("IMG_1.RAF", "IMG_2.psd", "IMG_3.dng", "IMG_4.cr2", "IMG_5.nef"):
         Path(name).write_bytes(b"x")
     assert len(paths(".")) == 4
-    said = "skipped IMG_1.HEIC, IMG_2.heic, IMG_3.dng and 2 more: cannot read this format"
+    said = "skipped IMG_1.RAF, IMG_2.psd, IMG_3.dng and 2 more: cannot read this format"
     assert said in capsys.readouterr().err
     assert said in run("predict", ".", "--weights", "nonsuch").err
     assert said not in run("predict", ".", "--weights", "nonsuch", "--quiet").err

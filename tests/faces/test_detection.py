@@ -163,6 +163,48 @@ def test_no_face() -> None:
     assert str(result.error("me.jpg")).startswith("No face found in me.jpg. ")
 
 
+def make_pattern() -> np.ndarray:
+    """Noise at several scales that YuNet takes for a face at one of them, uint8 (384,384,3)."""
+    random = np.random.default_rng(70)
+    layers = np.zeros((384, 384, 3), np.float32)
+    for octave in range(2, 8):
+        noise = random.normal(0, 1, (2**octave, 2**octave, 3)).astype(np.float32)
+        weight = 2.0 ** (-octave * float(random.uniform(0.3, 0.8)))
+        layers += weight * cv2.resize(noise, (384, 384), interpolation=cv2.INTER_CUBIC)
+    mixed = 0.8 * layers.mean(2, keepdims=True) + 0.2 * layers
+    levels = (mixed - mixed.min()) / np.ptp(mixed) * 255 * np.array([1, 0.85, 0.7]) + 10
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("min_score", [0.2, 0.6])
+def test_a_pattern_that_looks_like_a_face_at_one_size_is_none(min_score: float) -> None:
+    pattern = make_pattern()
+    detector = make_detector(min_score=min_score)
+    assert max(face.score for face in detector._candidates(pattern)) > 0.6
+    result = detector.search(pattern)
+    assert result.faces == []
+    assert not result.cut_off
+
+
+def test_no_hint_advises_to_lower_the_score_for_an_object() -> None:
+    result = make_detector(min_score=0.95).search(make_pattern())
+    assert result.best_rejected is None
+    assert "--min-score" not in str(result.error("me.jpg"))
+
+
+@pytest.mark.parametrize(("looks", "count"), [(4, 1), (2, 1), (1, 0), (0, 0)])
+def test_a_face_must_be_found_again_at_other_sizes(
+    portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch, looks: int, count: int
+) -> None:
+    detector = make_detector()
+    find = detector._candidates
+    hidden = detection._LOOK_SIDES[looks:]
+    monkeypatch.setattr(
+        detector, "_candidates", lambda pixels: [] if len(pixels) in hidden else find(pixels)
+    )
+    assert len(detector.detect(portrait)) == count
+
+
 def test_the_error_names_the_best_rejected_candidate(portrait: np.ndarray, found: Face) -> None:
     result = make_detector(min_score=0.99).search(portrait)
     assert result.faces == []

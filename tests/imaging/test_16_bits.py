@@ -1,5 +1,6 @@
 """Photos of 16 bits a channel stay as they are."""
 
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -132,6 +133,15 @@ def test_8_bit_photos_have_no_16_bits(tmp_path: Path) -> None:
 def test_every_level_is_rounded_to_the_nearest() -> None:
     levels = np.arange(65536, dtype=np.uint16)
     np.testing.assert_array_equal(to_8_bit(levels), np.rint(levels / 257))
+
+
+def test_rounding_needs_little_memory() -> None:
+    levels = np.zeros((2000, 500, 3), np.uint16)
+    tracemalloc.start()
+    to_8_bit(levels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.8 * levels.nbytes  # the result has 0.5
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageCms, ImageSequence, JpegImagePlugin
 
 from faceage import files
 from faceage.errors import OutputError, PhotoError
-from faceage.imaging import photos
+from faceage.imaging import decoding, photos
 from faceage.imaging.photos import (
     Photo,
     as_photo,
@@ -235,7 +235,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "head.jpg").write_bytes(whole[:20])
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("not a photo")
-    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
+    (tmp_path / "raw.dng").write_bytes(b"II*\0" + bytes(500))
     (tmp_path / "script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n")
     saved(tmp_path, "dot.png", picture(1, 1))
     saved(tmp_path, "thin.png", picture(400, 15))
@@ -247,7 +247,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         "head.jpg": "not an image",
         "empty.jpg": "0 bytes",
         "text.jpg": "not an image",
-        "phone.heic": "in a format that cannot be read",
+        "raw.dng": "in a format that cannot be read",
         "script.eps": "not an image",
         "dot.png": "only 1x1 px",
         "thin.png": "only 400x15 px",
@@ -259,6 +259,30 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         assert str(tmp_path / name) in str(caught.value)
         assert caught.value.hint
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(photos.HAS_HEIF, reason="the extra heif is installed")
+def test_heic_needs_an_extra(tmp_path: Path) -> None:
+    path = tmp_path / "phone.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
+    with pytest.raises(PhotoError, match=r"cannot be read\. Run pip install 'faceage\[heif\]'"):
+        open_photo(path)
+
+
+@pytest.mark.skipif(not photos.HAS_HEIF, reason="the extra heif is not installed")
+def test_heic_is_read(tmp_path: Path) -> None:
+    pixels = picture(64, 48)
+    exif = exif_with(Make="Kamera")
+    photo = open_photo(saved(tmp_path, "phone.HEIC", pixels, format="HEIF", exif=exif, quality=95))
+    assert photo.format == "HEIF"
+    assert np.abs(photo.pixels.astype(int) - pixels).mean() < 4
+    result = save_photo(photo, photo.pixels, tmp_path / "aged.HEIC", synthetic={"age": 5})
+    assert result.name == "aged.png"
+    with Image.open(result) as image:
+        assert image.getexif()[TAG.Make] == "Kamera"
+    (tmp_path / "cut.heic").write_bytes((tmp_path / "phone.HEIC").read_bytes()[:300])
+    with pytest.raises(PhotoError, match=r"cut\.heic is"):
+        open_photo(tmp_path / "cut.heic")
 
 
 def test_too_large_is_refused_before_decoding(
@@ -516,3 +540,32 @@ def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     usual.write_bytes(b"")
     out = save_photo(Photo(picture()), picture(), tmp_path / "o.png")
     assert out.stat().st_mode == usual.stat().st_mode
+
+
+# --- large photos ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_large_jpegs_are_decoded_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int, subsampling: int
+) -> None:
+    exif = exif_with(Orientation=orientation)
+    coding = dict(subsampling=subsampling, progressive=bool(orientation % 2), icc_profile=SRGB)
+    path = saved(tmp_path, "large.jpg", picture(), exif=exif, **coding)
+    expected = open_photo(path)
+    monkeypatch.setattr(decoding, "_LARGE_JPEG", 0)
+    monkeypatch.setattr(decoding, "_to_array", None)  # Pillow's pixels are not used
+    found = open_photo(path)
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+    assert found.pixels.flags.c_contiguous
+    assert found.icc == expected.icc == SRGB
+    assert (found.qtables, found.subsampling) == (expected.qtables, subsampling)
+
+
+def test_a_large_truncated_jpeg_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_LARGE_JPEG", 0)
+    path = saved(tmp_path, "cut.jpg", picture())
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(PhotoError, match="damaged"):
+        open_photo(path)

@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM: the state is saved, and the same command resumes."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,15 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TINY
-from noise_dataset import write_noise
+from noise_dataset import TINY_TRAINING, write_noise
 
 from faceage.checkpoints import load_state
 from faceage.training.interruption import StopRequest
 
 COMMAND = [sys.executable, "-m", "faceage", "train", "--device", "cpu"]
-SMALL = [f"model.{name}={json.dumps(value)}" for name, value in vars(TINY).items()]
-SMALL += ["projected=false", "losses.target_age=0", "warmup_images=0", "batch_size=8"]
 
 
 @pytest.fixture
@@ -28,7 +24,9 @@ def command(tmp_path: Path) -> list[str]:
     data = tmp_path / "data"
     data.mkdir()
     write_noise(data)
-    options = [f"--set={setting}" for setting in (*SMALL, "save_minutes=0.01", "memory_gb=0")]
+    options = [
+        f"--set={setting}" for setting in (*TINY_TRAINING, "save_minutes=0.01", "memory_gb=0")
+    ]
     return [*COMMAND, "--data", str(data), "--out", str(tmp_path / "run"), *options]
 
 

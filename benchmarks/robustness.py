@@ -1,0 +1,238 @@
+"""Measure how the tool copes with faults and unusual input; writes docs/robustness.md.
+
+python benchmarks/robustness.py [--short] [--inputs N] [--faces DATASET] [--objects DIR]
+
+Runs the fuzzers and the tests of faults, measures memory and time of large photos, and the second
+look of the face detector on the val pictures of a dataset and on a folder of pictures without
+faces. A part without its data is left out. Only POSIX systems report the memory.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+import faceage
+from faceage.data.datasets import open_dataset
+from faceage.faces import detection
+from faceage.imaging.photos import open_photo
+
+ROOT = Path(__file__).parent.parent
+PORTRAIT = ROOT / "examples" / "astronaut.jpg"
+PHOTOS = ((4000, 3000), (8660, 5774), (16000, 12500))  # px: 12, 50 and 200 megapixels
+CROP_SIDE, CANVAS_SIDE = 220, 480  # px
+
+CASES = (
+    ("kill -9 during `age` or `align`", "files are whole; `--skip-existing` makes the others"),
+    ("kill -9 during `train`", "the same command resumes; the weights are bit-identical"),
+    ("full disk", "one line, exit code 1; no partial file, the earlier training state remains"),
+    ("read-only folder", "one line, before the model is loaded"),
+    ("two processes with one output folder", "every file is whole"),
+    ("damaged, truncated or huge photo", "one line; the other photos are processed"),
+    ("damaged csv, zip, weights or training state", "one line, before anything is computed"),
+)
+
+
+# --- fuzzing and faults ---------------------------------------------------------------------------
+
+
+def run_python(*arguments: object) -> str:
+    """The last line that Python prints in a separate process with this checkout."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def report_fuzzing(inputs: int) -> Iterator[str]:
+    yield "| fuzzer | result |"
+    yield "|---|---|"
+    for script in ("fuzz_data.py", "fuzz_weights.py"):
+        yield f"| `tests/{script}` | {run_python(ROOT / 'tests' / script, inputs)} |"
+
+
+def report_faults(short: bool) -> Iterator[str]:
+    files = ("test_faults.py", "cli/test_bad_input.py", "cli/test_batch.py")
+    tests = [ROOT / "tests" / name for name in files]
+    summary = run_python("-m", "pytest", "-q", "-m", "not slow" if short else "", *tests)
+    yield "| case | behaviour |"
+    yield "|---|---|"
+    for case, behaviour in CASES:
+        yield f"| {case} | {behaviour} |"
+    yield ""
+    kills = 1 if short else 21
+    yield f"The tests of these cases, with random kills ({kills} of each command): {summary}."
+
+
+# --- memory and time ------------------------------------------------------------------------------
+
+
+def report_memory() -> Iterator[str]:
+    yield "| photo (JPEG) | command | memory, GB | time, s |"
+    yield "|---|---|---|---|"
+    with tempfile.TemporaryDirectory() as folder:
+        for width, height in PHOTOS:
+            path = Path(folder, f"{width * height / 1e6:.0f} megapixels.jpg")
+            write_photo(path, width, height)
+            for command in (("predict",), ("age", "--to", "70", "--force", "--out", folder)):
+                gigabytes, seconds = measure_command(command[0], path, *command[1:])
+                yield f"| {path.stem} | `{command[0]}` | {gigabytes:.2f} | {seconds:.0f} |"
+
+
+def write_photo(path: Path, width: int, height: int) -> None:
+    """The example portrait, enlarged, on a plain ground."""
+    photo = Image.new("RGB", (width, height), (90, 110, 130))
+    with Image.open(PORTRAIT) as portrait:
+        photo.paste(portrait.resize((height, height)), ((width - height) // 2, 0))
+    photo.save(path, quality=90)
+
+
+def measure_command(*arguments: object) -> tuple[float, float]:
+    """The peak memory (GB) and the time (s) of a faceage command."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "faceage", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"faceage {arguments} failed")
+    return usage.ru_maxrss * 1024 / 1e9, time.perf_counter() - start
+
+
+# --- the second look ------------------------------------------------------------------------------
+
+
+def degradations(rng: np.random.Generator) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Changes of a photo, uint8 (H,W,3), by name."""
+
+    def add_noise(photo: np.ndarray, light: float, spread: float) -> np.ndarray:
+        levels = photo * light + rng.normal(0, spread, photo.shape)
+        return np.clip(levels, 0, 255).astype(np.uint8)
+
+    def shrink(photo: np.ndarray, factor: float) -> np.ndarray:
+        small = cv2.resize(photo, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        canvas = np.full_like(photo, 128)
+        canvas[: len(small), : len(small)] = small
+        return canvas
+
+    return {
+        "as it is": lambda photo: photo,
+        "small (60 px)": lambda photo: shrink(photo, 60 / CROP_SIDE),
+        "blurred": lambda photo: cv2.GaussianBlur(photo, (0, 0), rng.uniform(1.5, 5)),
+        "grey": lambda photo: np.repeat(photo.mean(2, keepdims=True).astype(np.uint8), 3, 2),
+        "noisy": lambda photo: add_noise(photo, 1, rng.uniform(10, 40)),
+        "dark": lambda photo: add_noise(photo, rng.uniform(0.08, 0.3), 3),
+        "on its side": lambda photo: np.rot90(photo).copy(),
+    }
+
+
+def count_faces(photo: np.ndarray, detector: detection.Detector) -> tuple[int, int]:
+    """The faces found in a photo without the second look, and with it."""
+    needed = detection._MIN_LOOKS, detection._MIN_MEAN_SCORE
+    try:
+        detection._MIN_LOOKS, detection._MIN_MEAN_SCORE = 0, -1.0
+        without = len(detector.detect(photo))
+    finally:
+        detection._MIN_LOOKS, detection._MIN_MEAN_SCORE = needed
+    return without, len(detector.detect(photo)) if without else 0
+
+
+def report_second_look(faces: str | None, objects: Path | None) -> Iterator[str]:
+    detector = detection.make_detector()
+    yield "| pictures | detections | confirmed |"
+    yield "|---|---|---|"
+    if faces:
+        rng = np.random.default_rng(0)
+        dataset = open_dataset(faces, "val")
+        totals = np.zeros((len(degradations(rng)), 2), int)
+        for sample in dataset.samples[::16]:
+            canvas = np.full((CANVAS_SIDE, CANVAS_SIDE, 3), 128, np.uint8)
+            crop = np.asarray(dataset.read(sample).resize((CROP_SIDE, CROP_SIDE)))
+            start = (CANVAS_SIDE - CROP_SIDE) // 2
+            canvas[start : start + CROP_SIDE, start : start + CROP_SIDE] = crop
+            # At most one face of each: what else is found is no face.
+            totals += [
+                np.minimum(count_faces(change(canvas), detector), 1)
+                for change in degradations(rng).values()
+            ]
+        for name, (without, confirmed) in zip(degradations(rng), totals, strict=True):
+            yield f"| faces, {name} | {without} | {confirmed} |"
+        without, confirmed = totals.sum(0)
+        lost = 100 * (1 - confirmed / without)
+        yield f"| all faces | {without} | {confirmed} ({lost:.2f} % lost) |"
+    if objects:
+        counts = [count_faces(open_photo(p).pixels, detector) for p in sorted(objects.iterdir())]
+        without, confirmed = np.sum(counts, 0)
+        accepted = 100 * confirmed / without
+        yield f"| {len(counts)} without faces | {without} | {confirmed} ({accepted:.1f} %) |"
+
+
+def write_report(path: Path, sections: Iterable[tuple[str, str, Iterator[str]]]) -> None:
+    lines = [
+        "# Robustness",
+        "",
+        f"Measured by `python benchmarks/robustness.py` with faceage {faceage.__version__} on "
+        f"{os.cpu_count()} CPU cores.",
+    ]
+    for title, text, body in sections:
+        lines += ["", f"## {title}", "", text, "", *body]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="one random kill of each command")
+    parser.add_argument("--inputs", type=int, default=50_000, help="for each fuzzer")
+    parser.add_argument("--faces", help="a dataset whose val pictures are faces")
+    parser.add_argument("--objects", type=Path, help="a folder of pictures without faces")
+    arguments = parser.parse_args()
+    sections = [
+        (
+            "Faults",
+            "What the tool does. Messages go to stderr and say what to do next.",
+            report_faults(arguments.short),
+        ),
+        (
+            "Fuzzing",
+            "Mutated photos of all formats, csv files, zips, values of options, weights and "
+            "training states. Each is accepted or refused with one line.",
+            report_fuzzing(arguments.inputs),
+        ),
+        (
+            "Memory and time of large photos",
+            "The largest amount of memory of the whole process, torch and model included, and its "
+            "duration with the start of the program.",
+            report_memory(),
+        ),
+    ]
+    if arguments.faces or arguments.objects:
+        second_look = report_second_look(arguments.faces, arguments.objects)
+        text = (
+            "The detector YuNet takes some objects for faces. What it finds is searched for again "
+            "in its upright crop at four sizes, and must be found in at least "
+            f"{detection._MIN_LOOKS} of them with a mean score of at least "
+            f"{detection._MIN_MEAN_SCORE}. The pictures of objects (animals, textures, parts of "
+            "paintings, cartoons) were chosen because YuNet finds a face in them."
+        )
+        sections.insert(0, ("The second look at faces", text, second_look))
+    write_report(ROOT / "docs" / "robustness.md", sections)
+
+
+if __name__ == "__main__":
+    main()
