@@ -3,8 +3,8 @@
 - A csv with the columns `file` and `age` or `age_group`; optional `set` (train|val|test), `person`,
   `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: the picture without its padding), `sharp`,
   `gender`, `source`, `landmarks` ("x y" of both eyes, nose and both corners of the mouth, px of a
-  256 px crop, image-left ones first), `label` (dataset|estimated), `zip`. Pictures lie in the
-  folder or in zips beside the csv.
+  256 px crop, image-left ones first), `label` (dataset|estimated), `kept` (rows with 0 are
+  skipped), `zip`. Pictures lie in the folder or in zips beside the csv.
 - FFHQ-Aging: its csv, and its pictures as `00000/00000.png` or `00000.png`.
 - UTKFace: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
 
@@ -131,6 +131,8 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
     samples = []
     has_test = any(row.get("set") == "test" for _, row in _rows(table))
     for line, row in _rows(table):
+        if row.get("kept") == "0":
+            continue
         if not row["file"]:
             raise DataError(
                 f"{table}, line {line}: the column file is empty.", "Fill it in or remove the row."

@@ -61,6 +61,13 @@ def test_folder_with_csv(tmp_path: Path) -> None:
     assert (c.group, c.age) == (0, 2.9)
 
 
+def test_rows_that_are_not_kept_are_skipped(tmp_path: Path) -> None:
+    table = "file,age,set,kept\na.png,3,train,1\nb.png,4,train,0\nc.png,5,train,\nd.png,6,val,0\n"
+    root = _folder(tmp_path, table)
+    assert [s.file for s in open_dataset(root).samples] == ["a.png", "c.png"]
+    assert _samples(root, "val") == []
+
+
 def test_decode(tmp_path: Path) -> None:
     large = np.zeros((16, 16, 3), np.uint8)
     large[:, 8:] = (200, 100, 0)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from faceage.data.datasets import open_dataset
 from faceage.errors import ConfigError, DataError, WeightsError
+from faceage.pairs import run as pairs_run
 from faceage.pairs.directions import FINE_STEP, fit_direction
 from faceage.pairs.generator import LATENT, FaceGenerator, _read_files
 from faceage.pairs.labels import FaceLabels, fit_age_embedding, reasons_to_drop, similarity_to
@@ -178,6 +179,15 @@ def test_it_writes_a_dataset(tmp_path: Path) -> None:
     assert dataset.read(dataset.samples[0]).size == (256, 256)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert "Synthetic" in sheet.info["Description"]
+
+
+def test_dropped_faces_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drop_the_first(labels: FaceLabels, *_: object) -> list[str]:
+        return ["pose", *[""] * (len(labels) - 1)]
+
+    monkeypatch.setattr(pairs_run, "reasons_to_drop", drop_the_first)
+    make(tmp_path, StandInGenerator())
+    assert len(open_dataset(tmp_path)) == 60  # of 90: one of three of each person is dropped
 
 
 def test_it_resumes_and_renders_nothing_twice(tmp_path: Path) -> None:
