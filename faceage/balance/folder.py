@@ -38,7 +38,8 @@ def open_folder(out: Path, options: Mapping[str, Any]) -> Iterator[Path]:
     """
     _check_empty(out)
     make_folder(out)
-    with (out / LOCK).open("a") as lock:  # the system frees the lock when the process ends
+    # The system frees the lock when the process ends, however it ends.
+    with _explain_full_disk(), (out / LOCK).open("a") as lock:
         try:
             if fcntl:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,12 +51,11 @@ def open_folder(out: Path, options: Mapping[str, Any]) -> Iterator[Path]:
         for left_over in out.rglob(".*.tmp"):  # by a process that was killed while writing
             left_over.unlink()
         _check_options(out, options)
-        with explain_full_disk():
-            yield out
+        yield out
 
 
 @contextmanager
-def explain_full_disk() -> Iterator[None]:
+def _explain_full_disk() -> Iterator[None]:
     """Say of an error by a full disk that the run can be continued.
 
     Raises:

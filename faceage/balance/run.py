@@ -19,7 +19,6 @@ from faceage.balance.folder import (
     SYNTHETIC,
     Journal,
     Row,
-    explain_full_disk,
     hash_text,
     link_real,
     write_table,
@@ -192,9 +191,8 @@ class Balancer:
                 raise self._foreign_journal(place)
             self._check_picture(item, row)
         else:
-            with explain_full_disk():
-                row = self._make(item, read)
-                self._journal.append(row)
+            row = self._make(item, read)
+            self._journal.append(row)
         self._rows.append(row)
         if row["kept"]:
             sample = self.samples[item.index]
@@ -231,9 +229,8 @@ class Balancer:
         if not row["kept"]:
             return
         if not path.exists():
-            with explain_full_disk():
-                source = self._read(item)
-                self._save(source, self._render(source, item), item)
+            source = self._read(item)
+            self._save(source, self._render(source, item), item)
         if file_sha256(path) != row["sha256"]:
             raise OutputError(
                 f"{path} is not the picture that this run wrote.",

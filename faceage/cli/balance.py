@@ -111,21 +111,22 @@ def balance(
     options = BalanceOptions(max_per_person, tries, seed)
     photos: list[Path] = []
     errors: list[str] = []
+    root = Path(data).expanduser()
     try:
         real = open_real(data)
+        needs = _make_plan(real, goal, options, dry_run)  # checked before the model is loaded
         if dry_run:
-            _make_plan(real, goal, options, dry_run)
             return 0
     except NoLabelsError:
-        photos = _find_photos(data, out)
+        photos = _find_photos(root, out)
     ager = load_ager(weights, device, detector, min_score)
     if dry_run:
-        real, errors = _read_photos(Path(data), photos, ager, size, None)
+        real, errors = _read_photos(root, photos, ager, size, None)
         _make_plan(real, goal, options, dry_run)
         return _report_errors(errors)
     gate = _make_gate(ager, age_evaluator, identity_evaluator, tolerance, min_similarity)
     choices = {
-        "pictures": hash_photos(Path(data), photos) if photos else real.fingerprint(),
+        "pictures": hash_photos(root, photos) if photos else real.fingerprint(),
         "to": "uniform" if goal is None else {GROUP_NAMES[g]: n for g, n in goal.items()},
         "weights": ager.weights_sha,
         "age judge": gate.judge.name,
@@ -140,8 +141,8 @@ def balance(
     }
     with open_folder(out, choices) as folder:
         if photos:
-            real, errors = _read_photos(Path(data), photos, ager, size, folder)
-        needs = _make_plan(real, goal, options, dry_run)
+            real, errors = _read_photos(root, photos, ager, size, folder)
+            needs = _make_plan(real, goal, options, dry_run)
         if not needs:
             note("every group has these counts already.")
         outcome = _run(Balancer(real, needs, folder, ager, gate, options), needs)
@@ -149,16 +150,16 @@ def balance(
     return _report(outcome, needs) | _report_errors(errors)
 
 
-def _find_photos(data: str, out: Path) -> list[Path]:
+def _find_photos(root: Path, out: Path) -> list[Path]:
     """The photos of a folder without labels, without those that this program made.
 
     Raises:
         DataError: there are none.
     """
-    items = collect_items([data], recursive=True, exclude=out)
+    items = collect_items([str(root)], recursive=True, exclude=out)
     photos = [item.path for item in leave_out_results(items, False) if not item.error]
     if not photos:
-        raise DataError(f"{data} has neither labels nor photos.", "Name a folder of photos.")
+        raise DataError(f"{root} has neither labels nor photos.", "Name a folder of photos.")
     return photos
 
 
