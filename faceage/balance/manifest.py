@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from faceage.ages import GROUP_NAMES
 from faceage.balance.folder import REAL, Row
-from faceage.balance.plan import person_of, to_label
+from faceage.balance.plan import name_of, person_of, to_label
 from faceage.data.layouts import WHOLE, Sample
 
 MANIFEST = "manifest.csv"
@@ -70,7 +70,7 @@ def synthetic_row(sample: Sample, result: Row, file: str, run: Row) -> Row:
             "why": result["why"],
             "age": "" if judged is None else to_label(judged),
             "label": "estimated",
-            "source_file": f"{sample.zip}/{sample.file}" if sample.zip else sample.file,
+            "source_file": name_of(sample),
             "source_age": group if sample.age is None else f"{sample.age:g}",
             "target_age": result["target_age"],
             "judged_age": "" if judged is None else judged,

@@ -174,9 +174,14 @@ def to_label(age: float) -> int:
     return math.floor(age + 0.5)
 
 
+def name_of(sample: Sample) -> str:
+    """Its file within the dataset, such as "train.zip/a.png"."""
+    return f"{sample.zip}/{sample.file}" if sample.zip else sample.file
+
+
 def person_of(sample: Sample) -> str:
     """The person's name in the dataset; a picture of an unknown person is one of its own."""
-    return sample.person or f"{sample.zip}/{sample.file}"
+    return sample.person or name_of(sample)
 
 
 def _take_cheapest(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from faceage.balance.run import BalanceOptions, Balancer, Outcome, RealFaces
     from faceage.data.layouts import Sample
 
-BAR = 24  # characters
+BAR = 22  # characters
 
 
 @command

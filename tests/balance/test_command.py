@@ -21,7 +21,7 @@ def data(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     lines = ["file,age,set,gender,landmarks"]
     for number in range(13):
-        pixels = random.integers(0, 40, (64, 64, 3), np.uint8)
+        pixels = random.integers(0, 37, (64, 64, 3), np.uint8)
         Image.fromarray(pixels).save(root / f"{number}.png")
         age = 5 if number == 12 else 8 + number % 2
         lines.append(f"{number}.png,{age},train,{'FM'[number % 2]},{LANDMARKS}")
