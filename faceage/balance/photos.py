@@ -64,14 +64,16 @@ class PhotoReader:
         journal = Journal(out / "photos.jsonl") if out else None
         known = {row["photo"]: row for row in journal.rows} if journal else {}
         names = {path: path.relative_to(self.root).as_posix() for path in photos}
-        pending = [path for path in photos if names[path] not in known]
-        found = map_ahead(self._find, pending)
+        done = {name for name, row in known.items() if out and _has_crops(row, out)}
+        found = map_ahead(self._find, [path for path in photos if names[path] not in done])
         for path in photos:
-            row = known.get(names[path])
-            if row is None:
-                row = self._read_one(path, names[path], next(found), out)
-                if journal:
-                    journal.append(row)
+            name = names[path]
+            if name in done:
+                yield known[name]
+                continue
+            row = self._read_one(name, next(found), out)
+            if journal and name not in known:
+                journal.append(row)
             yield row
 
     def _find(self, path: Path) -> tuple[Photo, FaceCrops]:
@@ -80,7 +82,6 @@ class PhotoReader:
 
     def _read_one(
         self,
-        path: Path,
         name: str,
         find: Callable[[], tuple[Photo, FaceCrops]],
         out: Path | None,
@@ -104,6 +105,10 @@ def hash_photos(root: Path, photos: Iterable[Path]) -> str:
     """A hash of the photos' names and sizes in bytes."""
     names = ((path.relative_to(root).as_posix(), path.stat().st_size) for path in photos)
     return hash_text(json.dumps(list(names)))
+
+
+def _has_crops(row: Row, out: Path) -> bool:
+    return all((out / REAL / face["file"]).exists() for face in row["faces"])
 
 
 def _describe(photo: Photo, prediction: Prediction, file: str) -> Row:
