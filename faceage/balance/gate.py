@@ -5,9 +5,10 @@ from typing import Protocol
 
 import numpy as np
 
+from faceage.ages import MAX_AGE
 from faceage.api import FaceAger, FaceCrops
 from faceage.evaluation.common import CROP, Pixels
-from faceage.evaluation.evaluators import AgeEvaluator, IdentityEvaluator
+from faceage.evaluation.evaluators import MAX_ESTIMATE, AgeEvaluator, IdentityEvaluator
 from faceage.faces.alignment import Face, apply, crop_face, to_crop
 
 
@@ -16,9 +17,11 @@ class AgeJudge(Protocol):
 
     Attributes:
         name: with the sha256 of its file, for the options of a run.
+        highest: years; it estimates no higher age.
     """
 
     name: str
+    highest: float
 
     def estimate(self, pixels: Pixels, face: Face) -> float:
         """The age in years of a face in a picture, uint8 (H,W,3) RGB."""
@@ -27,6 +30,8 @@ class AgeJudge(Protocol):
 
 class ClassifierJudge:
     """The classifier of the weights that also make the pictures."""
+
+    highest: float = MAX_AGE
 
     def __init__(self, ager: FaceAger) -> None:
         self._ager = ager
@@ -40,6 +45,8 @@ class ClassifierJudge:
 
 class EvaluatorJudge:
     """An age evaluator, which was not used in any training."""
+
+    highest: float = MAX_ESTIMATE
 
     def __init__(self, evaluator: AgeEvaluator) -> None:
         self._evaluator = evaluator
@@ -71,7 +78,8 @@ class Gate:
     Attributes:
         judge: of the age.
         identity: a face embedder; None does not check the identity.
-        tolerance: years; the largest difference of the judged from the target age.
+        tolerance: years; the largest difference of the judged from the target age. A target above
+            the judge's highest estimate is compared as if it were that.
         min_similarity: cosine of the embeddings before and after.
     """
 
@@ -85,7 +93,7 @@ class Gate:
         age = round(self.judge.estimate(after, face), 2)
         similarity = self._compare(before, after, face)
         why = ""
-        if abs(age - target_age) > self.tolerance:
+        if abs(age - min(target_age, self.judge.highest)) > self.tolerance:
             why = f"age: judged {age:g}, target {target_age:g}"
         elif similarity is not None and not similarity >= self.min_similarity:
             why = f"identity: similarity {similarity:g}, below {self.min_similarity:g}"

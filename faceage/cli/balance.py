@@ -285,12 +285,16 @@ def _report(outcome: "Outcome", needs: "Needs") -> int:
     if outcome.dropped:
         reasons = ", ".join(f"{count} by {why}" for why, count in outcome.dropped.most_common())
         note(f"kept {sum(outcome.made)} results; dropped {outcome.dropped.total()}: {reasons}.")
-    for (group, gender), count in outcome.missing.items():
-        of = f" of gender {gender}" if gender else ""
+    if outcome.missing:
+        parts = [
+            f"{GROUP_NAMES[group]}{gender and f' {gender}'} {count} of {needs[group, gender]}"
+            for (group, gender), count in outcome.missing.items()
+        ]
+        missing, needed = sum(outcome.missing.values()), sum(needs.values())
         say(
-            f"error: {count} of {needs[group, gender]} pictures{of} for {GROUP_NAMES[group]} could "
-            "not be made: the gate dropped too many results. Ask for less with --to, or use a new "
-            "--out with a higher --tries, --max-per-person or --tolerance."
+            f"error: {missing} of {needed} pictures could not be made ({', '.join(parts)}): the "
+            "gate dropped too many results. Ask for less with --to, or use a new --out with a "
+            "higher --tries, --max-per-person or --tolerance."
         )
     return 1 if outcome.missing else 0
 

@@ -27,7 +27,7 @@ class LevelAger:
 
 
 class LevelJudge:
-    name = "level"
+    name, highest = "level", 100.0
 
     def estimate(self, pixels: np.ndarray, face: Any) -> float:
         return float(pixels.mean())

@@ -93,7 +93,7 @@ def test_results_that_show_another_group_count_there(tmp_path: Path) -> None:
     """Results made for 70+ that are judged to be 67 fill the group 50-69."""
 
     class Young:
-        name = "young"
+        name, highest = "young", 100.0
 
         def estimate(self, pixels: Any, face: Any) -> float:
             level = float(pixels.mean())

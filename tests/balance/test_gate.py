@@ -26,6 +26,15 @@ def test_results_near_the_target_age_pass() -> None:
         assert (verdict.age, verdict.similarity, verdict.why) == (judged, None, why)
 
 
+def test_targets_above_the_highest_estimate_are_compared_with_it() -> None:
+    class Capped(LevelJudge):
+        highest = 80.0
+
+    gate = Gate(Capped(), tolerance=5)
+    assert gate.check(picture(30), picture(76), FACE, 95).why == ""
+    assert gate.check(picture(30), picture(74), FACE, 95).why == "age: judged 74, target 95"
+
+
 def test_results_of_another_identity_are_dropped() -> None:
     identity: Any = AngleEvaluator()
     gate = Gate(LevelJudge(), identity, tolerance=100, min_similarity=0.9)
