@@ -41,6 +41,11 @@ PHOTOS = [
 COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
+    "balance": [
+        *("--age-evaluator", "--data", "--detector", "--device", "--dry-run"),
+        *("--identity-evaluator", "--max-per-person", "--min-score", "--min-similarity"),
+        *("--out", "--quiet", "--seed", "--size", "--to", "--tolerance", "--tries", "--weights"),
+    ],
     "pairs": [
         *("--ages", "--embedder", "--generator", "--out", "--parser", "--people", "--sample"),
         *("--seed", "--size", "--teacher"),

@@ -10,6 +10,7 @@ import typer
 
 from faceage import __version__
 from faceage.cli import age, align, predict
+from faceage.cli.balance import balance
 from faceage.cli.evaluate import evaluate
 from faceage.cli.pairs import pairs
 from faceage.cli.train import train
@@ -30,6 +31,7 @@ for function in (
     train,
     evaluate,
     pairs,
+    balance,
     train_teacher,
 ):
     app.command()(function)

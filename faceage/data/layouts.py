@@ -39,6 +39,10 @@ HELD_OUT = 0.1  # fraction of the people, where a dataset names no split
 _UTK_NAME = re.compile(r"(\d{1,3})_([01])_.*", re.ASCII)
 
 
+class NoLabelsError(DataError):
+    """A folder has no labels in any of the layouts."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One labelled picture.
@@ -86,14 +90,14 @@ def read_samples(root: Path, split: str) -> tuple[str, list[Sample]]:
         if "file" in header:
             return root.resolve().name, _with_csv(table, header, split)
     if tables:
-        raise DataError(
+        raise NoLabelsError(
             f"{tables[0]} has no column 'file'.",
             "A dataset's csv needs the columns file and age (or age_group).",
         )
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if _is_image(p.name))
     if any(_UTK_NAME.fullmatch(Path(name).name) for name in names):
         return "utkface", _utkface(names, split)
-    raise DataError(
+    raise NoLabelsError(
         f"No labels found in {root}.",
         "Put a csv with the columns file and age there, or name the pictures as UTKFace does.",
     )
@@ -126,7 +130,7 @@ def _reading(table: Path) -> Iterator[TextIO]:
 
 def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
     if not header & {"age", "age_group"}:
-        raise DataError(
+        raise NoLabelsError(
             f"{table} has neither a column 'age' nor 'age_group'.",
             "A dataset's csv needs the columns file and age (or age_group).",
         )
