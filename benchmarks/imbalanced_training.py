@@ -45,7 +45,7 @@ from faceage.data.layouts import Sample
 from faceage.evaluation.metrics import bootstrap_interval
 from faceage.files import make_folder, write_file
 from faceage.imaging.conversion import to_tensor
-from faceage.models.generator import inner_face
+from faceage.models.windows import inner_face
 from faceage.models.tta import summarize_distribution
 
 FEW, MEDIUM, MANY = (
