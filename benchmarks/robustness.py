@@ -2,7 +2,7 @@
 
 python benchmarks/robustness.py [--short] [--inputs N] [--faces DATASET] [--objects DIR]
 
-Runs the fuzzers and the tests of faults, measures memory and time of large photos, and the second
+Runs the fuzzers and the tests of faults, measures the memory of large photos, and the second
 look of the face detector on the val pictures of a dataset and on a folder of pictures without
 faces. A part without its data is left out. Only POSIX systems report the memory.
 """
@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -78,19 +77,19 @@ def report_faults(short: bool) -> Iterator[str]:
     yield f"The tests of these cases, with random kills ({kills} of each command): {summary}."
 
 
-# --- memory and time ------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def report_memory() -> Iterator[str]:
-    yield "| photo (JPEG) | command | memory, GB | time, s |"
-    yield "|---|---|---|---|"
+    yield "| photo (JPEG) | command | memory, GB |"
+    yield "|---|---|---|"
     with tempfile.TemporaryDirectory() as folder:
         for width, height in PHOTOS:
             path = Path(folder, f"{width * height / 1e6:.0f} megapixels.jpg")
             write_photo(path, width, height)
             for command in (("predict",), ("age", "--to", "70", "--force", "--out", folder)):
-                gigabytes, seconds = measure_command(command[0], path, *command[1:])
-                yield f"| {path.stem} | `{command[0]}` | {gigabytes:.2f} | {seconds:.0f} |"
+                gigabytes = measure_memory(command[0], path, *command[1:])
+                yield f"| {path.stem} | `{command[0]}` | {gigabytes:.2f} |"
 
 
 def write_photo(path: Path, width: int, height: int) -> None:
@@ -101,9 +100,8 @@ def write_photo(path: Path, width: int, height: int) -> None:
     photo.save(path, quality=90)
 
 
-def measure_command(*arguments: object) -> tuple[float, float]:
-    """The peak memory (GB) and the time (s) of a faceage command."""
-    start = time.perf_counter()
+def measure_memory(*arguments: object) -> float:
+    """The peak memory of a faceage command, GB."""
     process = subprocess.Popen(
         [sys.executable, "-m", "faceage", *map(str, arguments)],
         stdout=subprocess.DEVNULL,
@@ -112,7 +110,7 @@ def measure_command(*arguments: object) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"faceage {arguments} failed")
-    return usage.ru_maxrss * 1024 / 1e9, time.perf_counter() - start
+    return float(usage.ru_maxrss * 1024 / 1e9)
 
 
 # --- the second look ------------------------------------------------------------------------------
@@ -134,10 +132,10 @@ def degradations(rng: np.random.Generator) -> dict[str, Callable[[np.ndarray], n
     return {
         "as it is": lambda photo: photo,
         "small (60 px)": lambda photo: shrink(photo, 60 / CROP_SIDE),
-        "blurred": lambda photo: cv2.GaussianBlur(photo, (0, 0), rng.uniform(1.5, 5)),
+        "blurred (1.5-5 px)": lambda photo: cv2.GaussianBlur(photo, (0, 0), rng.uniform(1.5, 5)),
         "grey": lambda photo: np.repeat(photo.mean(2, keepdims=True).astype(np.uint8), 3, 2),
-        "noisy": lambda photo: add_noise(photo, 1, rng.uniform(10, 40)),
-        "dark": lambda photo: add_noise(photo, rng.uniform(0.08, 0.3), 3),
+        "noisy (10-40 levels)": lambda photo: add_noise(photo, 1, rng.uniform(10, 40)),
+        "dark (8-30 % of the light)": lambda photo: add_noise(photo, rng.uniform(0.08, 0.3), 3),
         "on its side": lambda photo: np.rot90(photo).copy(),
     }
 
@@ -215,9 +213,9 @@ def main() -> None:
             report_fuzzing(arguments.inputs),
         ),
         (
-            "Memory and time of large photos",
-            "The largest amount of memory of the whole process, torch and model included, and its "
-            "duration with the start of the program.",
+            "Memory of large photos",
+            "The largest amount of memory of the whole process, torch and model included. "
+            "`benchmarks/photos.py` measures the time.",
             report_memory(),
         ),
     ]
