@@ -44,13 +44,13 @@ def run_batch(
     Args:
         prepare: reads the photo and finds its faces. This is done ahead, in another thread.
         work: gets what `prepare` returned.
-        label: of the progress bar.
+        label: of the progress bar; "" for none.
     """
     from faceage.devices import map_ahead
     from faceage.progress import progress_bar
 
     prepared = map_ahead(lambda item: None if item.error else prepare(item), items)
-    bar = progress_bar(shown=len(items) > 1 and not is_quiet())
+    bar = progress_bar(shown=bool(label) and len(items) > 1 and not is_quiet())
     with bar:
         for item, get in bar.track(
             zip(items, prepared, strict=True), total=len(items), description=label
@@ -80,9 +80,14 @@ def reject_failing(items: Iterable[Item], check: Callable[[Item], object]) -> No
 
 def report_errors(items: list[Item]) -> int:
     """Print the errors on stderr; returns the exit code, 0 or 1."""
-    errors = [item.error for item in items if item.error]
-    if errors and len(items) > 1:
-        say(f"{len(errors)} of {len(items)} failed:")
+    return report_failures([(item.name, item.error) for item in items if item.error], len(items))
+
+
+def report_failures(failures: list[tuple[str, str]], count: int) -> int:
+    """Print the errors of (name, error) pairs, of `count` photos; returns the exit code."""
+    errors = [error for _, error in failures]
+    if errors and count > 1:
+        say(f"{len(errors)} of {count} failed:")
     for error in errors:
         say(f"error: {error}")
     return 1 if errors else 0
