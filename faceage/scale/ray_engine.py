@@ -1,5 +1,7 @@
 """Processing shards with Ray Data: a shard is a row, and each actor holds one model."""
 
+import logging
+import os
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -38,8 +40,11 @@ def run_on_ray(
         ConfigError: Ray is not installed, or there is no cluster at the address.
         FaceAgeError: the shards could not be processed.
     """
+    # Ray's own messages would stand between the results.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray = import_optional("ray", "ray")
     data = import_optional("ray.data", "ray")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         ray.init(
             address=address or "local",
