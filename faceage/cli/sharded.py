@@ -7,6 +7,7 @@ go into one file, which is renamed when it is complete.
 import os
 import tarfile
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ import typer
 
 from faceage import __version__
 from faceage.cli.batch import report_failures, run_batch
-from faceage.cli.common import is_quiet, say
+from faceage.cli.common import is_quiet, list_some, note, say
 from faceage.cli.inputs import Item, leave_out_results
 from faceage.errors import ConfigError
 from faceage.scale.engines import ShardResult, ShardTask, run_here, run_in_processes
@@ -105,15 +106,13 @@ class ShardMaker:
         task: what is done to each photo.
         out: the output folder.
         include_synthetic: do not leave out pictures made by faceage.
+        loaded: whether the model is loaded.
     """
 
     task: PhotoTask
     out: ShardFolder
     include_synthetic: bool = False
-
-    def load(self) -> None:
-        """Load the model."""
-        self.task.load()
+    loaded: bool = False
 
     def make(self, task: ShardTask, count: Callable[[], object]) -> ShardResult:
         """Make one shard of `(item, key)` pairs, where the item is a photo or a tar of photos.
@@ -121,7 +120,11 @@ class ShardMaker:
         Raises:
             DataError: a tar is damaged.
             OutputError: the file cannot be written.
+            WeightsError: the model cannot be loaded.
         """
+        if not self.loaded:
+            self.task.load()
+            self.loaded = True
         path = self.out.file(task.shard)
         with shard_file(path) as folder:
             pairs = list(task.contents)
@@ -145,9 +148,9 @@ class ShardMaker:
                             left.unlink()
                     write(item, keys[item.path], rows, sorted(pictures.iterdir()))
                     count()
-            failures = tuple((item.name, item.error) for item in items if item.error)
+            failures = [(item.name, item.error) for item in items if item.error]
             self.out.write_failures(task.shard, failures)
-        return ShardResult(task.shard, len(items), failures)
+        return ShardResult(task.shard, len(items))
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[Callable[..., None]]:
@@ -221,6 +224,7 @@ def run_in_shards(
     if count > len(items):
         what = "tars" if tars else "photos"
         raise ConfigError(f"There are only {len(items)} {what} for {count} shards.", "Use fewer.")
+    _check_libraries(task, bool(tars), options.engine)
     folder = ShardFolder(out.absolute(), task.kind, task.suffix)
     names = [item.name for item in items]
     hashed = sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
@@ -236,25 +240,35 @@ def run_in_shards(
     wanted = [options.only] if options.only else [Shard(i, count) for i in range(1, count + 1)]
     missing = [shard for shard in wanted if force or not folder.file(shard).exists()]
     if done := len(wanted) - len(missing):
-        say(f"note: {done} of {len(wanted)} shards are complete already.")
-    tasks = [ShardTask(s, s.select(_with_keys(items, bool(tars)))) for s in missing]
+        note(f"{done} of {len(wanted)} shards are complete already.")
+    pairs = _with_keys(items, bool(tars))
+    tasks = [ShardTask(shard, shard.select(pairs)) for shard in missing]
     maker = ShardMaker(task, folder, include_synthetic)
-    failures: list[tuple[str, str]] = []
-    unmade: list[tuple[str, str]] = []
-    photos = 0
+    unmade: dict[str, list[str]] = defaultdict(list)  # shards, by error
     for result in _run(maker, tasks, options):
-        photos += result.photos
-        failures += result.failures
         if result.error:
-            unmade.append((f"shard {result.shard.index}/{result.shard.count}", result.error))
+            unmade[result.error].append(f"{result.shard.index}/{result.shard.count}")
         else:
             typer.echo(str(folder.file(result.shard)))
-    merged = folder.merge_failures()
+    merged = folder.merge_failures(count)
+    failures = folder.read_failures(wanted)
     if failures:
-        say(f"note: {len(failures)} of {photos} photos failed; they are listed in {merged}.")
-    for name, error in unmade:
-        say(f"error: {name}: {error}")
+        say(f"Failed photos: {len(failures)}, listed in {merged}.")
+    for error, shards in unmade.items():
+        say(f"error: shard {list_some(sorted(shards))}: {error}")
     return 1 if failures or unmade else 0
+
+
+def _check_libraries(task: PhotoTask, tars: bool, engine: str) -> None:
+    """Raises `ConfigError` if an extra of the package is missing, before any work is done."""
+    from faceage.scale.optional import import_optional
+
+    if task.suffix == ".parquet":
+        import_optional("pyarrow", "scale")
+    if tars:
+        import_optional("webdataset", "scale")
+    if engine == "ray":
+        import_optional("ray.data", "ray")
 
 
 def _run(

@@ -1,19 +1,20 @@
 """Processing shards: in this process, in several processes of this machine, or with Ray.
 
-All engines call the same function for each shard, so their results are the same. A maker is
-sent to the process that calls it, where it loads the model once; what it returns makes shards.
+All engines call the same function for each shard, so their results are the same.
 """
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from typing import Any, Protocol
 
 from faceage.errors import FaceAgeError
-from faceage.scale.shards import Failure, Shard
+from faceage.scale.shards import Shard
 
 Count = Callable[[], object]  # called for each photo done
 
@@ -38,21 +39,16 @@ class ShardResult:
     Attributes:
         shard: its number.
         photos: how many photos it has.
-        failures: the photos that failed; the shard's file is complete without them.
         error: why the shard was not made; "" if it was.
     """
 
     shard: Shard
     photos: int = 0
-    failures: tuple[Failure, ...] = ()
     error: str = ""
 
 
 class Maker(Protocol):
-    """Makes shards; sent to other processes before `load` is called."""
-
-    def load(self) -> None:
-        """Load the model."""
+    """Makes shards. It is sent to other processes before its first call, which loads the model."""
 
     def make(self, task: ShardTask, count: Count) -> ShardResult:
         """Make one shard, calling `count` after each photo."""
@@ -68,7 +64,6 @@ def make_shard(maker: Maker, task: ShardTask, count: Count) -> ShardResult:
 
 def run_here(maker: Maker, tasks: Sequence[ShardTask], count: Count) -> Iterator[ShardResult]:
     """Make the shards in this process, one after the other."""
-    maker.load()
     for task in tasks:
         yield make_shard(maker, task, count)
 
@@ -95,13 +90,17 @@ def run_in_processes(
             ready, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             count(done.value)
             yield from (future.result() for future in ready)
-    except BrokenProcessPool:
+    except BrokenProcessPool:  # unlike other errors, this ends all processes
         raise FaceAgeError(
             "A worker process ended unexpectedly; memory may have run out.",
             "Run the command again, with fewer --workers: completed shards are kept.",
         ) from None
+    except BaseException:  # interrupted: a shard can take long
+        for process in active_children():
+            process.terminate()
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 _maker: Maker
@@ -112,7 +111,15 @@ def _start(maker: Maker, done: Any) -> None:
     """Called once in each worker process."""
     global _maker, _done
     _maker, _done = maker, done
-    _maker.load()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    """End this process when the program that started it has been killed."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _work(task: ShardTask) -> ShardResult:

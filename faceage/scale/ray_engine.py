@@ -16,7 +16,6 @@ class ShardActor:
 
     def __init__(self, maker: Maker) -> None:
         self._maker = maker
-        self._maker.load()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         tasks = [pickle.loads(data) for data in batch["task"]]

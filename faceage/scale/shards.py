@@ -102,8 +102,9 @@ class ShardFolder:
                     f"{self.root} has results of another run; it differs in {', '.join(keys)}.",
                     "Use another --out, or --force to delete these results.",
                 )
-            for folder in (self.kind, "failures"):
-                shutil.rmtree(self.root / folder, ignore_errors=True)
+            for results in (f"{self.kind}/*-of-*{self.suffix}", "failures/*-of-*.csv"):
+                for file in self.root.glob(results):
+                    file.unlink()
             write_file(path, data, force=True)
         make_folder(self.root / self.kind)
 
@@ -124,29 +125,38 @@ class ShardFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        path = self.root / "failures" / f"{shard.name}.csv"
+        path = self._failures_file(shard)
         if failures:
             make_folder(path.parent)
             write_file(path, _failures_csv(failures), force=True)
         else:
             path.unlink(missing_ok=True)
 
-    def merge_failures(self) -> Path | None:
-        """Write `failures.csv` from those of the completed shards; None if there are none.
+    def read_failures(self, shards: Iterable[Shard]) -> list[Failure]:
+        """The photos that failed, of those of the shards that are complete."""
+        failures: list[Failure] = []
+        for shard in shards:
+            path = self._failures_file(shard)
+            if path.exists() and self.file(shard).exists():
+                rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+                failures += [(file, error) for file, error in list(rows)[1:]]
+        return failures
+
+    def merge_failures(self, count: int) -> Path | None:
+        """Write `failures.csv` of all `count` shards; None if no photo failed so far.
 
         Raises:
             OutputError: it cannot be written.
         """
         path = self.root / FAILURES
-        failures: list[Failure] = []
-        for part in sorted((self.root / "failures").glob("*-of-*.csv")):
-            if (self.root / self.kind / part.with_suffix(self.suffix).name).exists():
-                rows = csv.reader(io.StringIO(part.read_text(encoding="utf-8"), newline=""))
-                failures += [(file, error) for file, error in list(rows)[1:]]
+        failures = self.read_failures(Shard(index, count) for index in range(1, count + 1))
         if not failures:
             path.unlink(missing_ok=True)
             return None
         return write_file(path, _failures_csv(failures), force=True)
+
+    def _failures_file(self, shard: Shard) -> Path:
+        return self.root / "failures" / f"{shard.name}.csv"
 
 
 @contextmanager
