@@ -226,7 +226,7 @@ def age(
 
     for _ in run_batch(items, prepare, work, "ageing"):
         pass
-    return report_errors(items)
+    return report_errors(items, folder)
 
 
 def _check_no_ages(photos: Sequence[str], to: Sequence[str]) -> None:

@@ -164,7 +164,7 @@ def align(
         if rows:
             write_table(rows, table, force=if_exists is not IfExists.REFUSE)
             typer.echo(str(table))
-    return report_errors(items)
+    return report_errors(items, out)
 
 
 def align_photo(

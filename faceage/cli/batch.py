@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from faceage.cli.common import describe_bug, is_quiet, say
@@ -78,9 +79,18 @@ def reject_failing(items: Iterable[Item], check: Callable[[Item], object]) -> No
                 item.error = str(error)
 
 
-def report_errors(items: list[Item]) -> int:
-    """Print the errors on stderr; returns the exit code, 0 or 1."""
-    return report_failures([(item.name, item.error) for item in items if item.error], len(items))
+def report_errors(items: list[Item], folder: Path | None = None) -> int:
+    """Print the errors on stderr; returns the exit code, 0 or 1.
+
+    Args:
+        folder: where the errors of several photos are also written to `failures.csv`.
+    """
+    failures = [(item.name, item.error) for item in items if item.error]
+    if folder and len(items) > 1:
+        from faceage.scale.shards import write_failures
+
+        write_failures(folder / "failures.csv", failures)
+    return report_failures(failures, len(items))
 
 
 def report_failures(failures: list[tuple[str, str]], count: int) -> int:

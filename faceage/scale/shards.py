@@ -125,12 +125,7 @@ class ShardFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        path = self._failures_file(shard)
-        if failures:
-            make_folder(path.parent)
-            write_file(path, _failures_csv(failures), force=True)
-        else:
-            path.unlink(missing_ok=True)
+        write_failures(self._failures_file(shard), failures)
 
     def read_failures(self, shards: Iterable[Shard]) -> list[Failure]:
         """The photos that failed, of those of the shards that are complete."""
@@ -150,10 +145,7 @@ class ShardFolder:
         """
         path = self.root / FAILURES
         failures = self.read_failures(Shard(index, count) for index in range(1, count + 1))
-        if not failures:
-            path.unlink(missing_ok=True)
-            return None
-        return write_file(path, _failures_csv(failures), force=True)
+        return write_failures(path, failures)
 
     def _failures_file(self, shard: Shard) -> Path:
         return self.root / "failures" / f"{shard.name}.csv"
@@ -183,9 +175,21 @@ def shard_file(path: Path) -> Iterator[Path]:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _failures_csv(failures: Iterable[Failure]) -> bytes:
+def write_failures(path: Path, failures: Sequence[Failure]) -> Path | None:
+    """Write a csv of photos that failed, replacing that of an earlier run; None without failures.
+
+    Raises:
+        OutputError: it cannot be written, or the file is not such a csv.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "error"))
+    header = text.getvalue().encode()
     writer.writerows(failures)
-    return text.getvalue().encode()
+    if path.is_file() and not path.read_bytes().startswith(header):
+        raise OutputError(f"{path} is no list of failures.", "Move it, or use another --out.")
+    if not failures:
+        path.unlink(missing_ok=True)
+        return None
+    make_folder(path.parent)
+    return write_file(path, text.getvalue().encode(errors="surrogateescape"), force=True)
