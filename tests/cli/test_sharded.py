@@ -78,7 +78,7 @@ def test_tars_have_the_files_of_age_and_align(run, photos, tiny_weights, tmp_pat
     members = read_tars(tmp_path / "out" / "pictures")
     expected = {
         str(path.relative_to(tmp_path / "files")).replace("b.c.", "b_c."): path.read_bytes()
-        for path in (tmp_path / "files").rglob("*.*")
+        for path in (tmp_path / "files").rglob("*.age*")
     }
     assert {k: v for k, v in members.items() if not k.endswith(".json")} == expected
     described = json.loads(members["b_c.json"])
