@@ -38,6 +38,7 @@ PHOTOS = [
     "--recursive",
     "--skip-existing",
 ]
+SHARDS = ["--address", "--engine", "--shard", "--shards", "--workers"]
 COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
@@ -51,9 +52,9 @@ OPTIONS = {
         *("--seed", "--size", "--teacher"),
     ],
     "train-teacher": ["--backbone", "--data", "--device", "--images", "--out", "--seed"],
-    "predict": ["--csv", "--draw", "--json", "--jsonl", *COMMON],
-    "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *COMMON],
-    "align": ["--out", "--size", *PHOTOS],
+    "predict": ["--csv", "--draw", "--json", "--jsonl", "--out", *SHARDS, *COMMON],
+    "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *SHARDS, *COMMON],
+    "align": ["--out", "--size", *SHARDS, *PHOTOS],
     "train": [
         "--data",
         "--device",

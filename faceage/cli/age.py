@@ -3,10 +3,10 @@
 One photo passes through once: open, detect, crop, encode, decode to each age, paste, write.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -14,8 +14,10 @@ from faceage import hub
 from faceage.ages import format_age, parse_ages
 from faceage.cli.batch import load_ager, reject_failing, report_errors, run_batch
 from faceage.cli.common import (
+    AddressOption,
     DetectorOption,
     DeviceOption,
+    EngineOption,
     FaceOption,
     ForceOption,
     IncludeSyntheticOption,
@@ -23,8 +25,11 @@ from faceage.cli.common import (
     PhotosArgument,
     QuietOption,
     RecursiveOption,
+    ShardOption,
+    ShardsOption,
     SkipExistingOption,
     WeightsOption,
+    WorkersOption,
     command,
 )
 from faceage.cli.inputs import Item, collect_items, leave_out_results, open_item
@@ -36,6 +41,7 @@ from faceage.cli.outputs import (
     pending_files,
     plan_targets,
 )
+from faceage.cli.sharded import PhotoTask, Row, ShardOptions, describe_options, run_in_shards
 from faceage.errors import AgeError, ConfigError, OutputError
 from faceage.faces.selection import FaceChoice, choose_faces, parse_faces
 from faceage.files import make_folder
@@ -89,6 +95,49 @@ class AgeOptions:
         return [*files, target.sheet] if self.sheet else files
 
 
+@dataclass
+class AgeTask(PhotoTask):
+    """A photo with the faces at other ages."""
+
+    weights: str
+    device: str
+    detector: str
+    min_score: float
+    options: AgeOptions
+
+    kind: ClassVar[str] = "pictures"
+    suffix: ClassVar[str] = ".tar"
+
+    def describe(self) -> Row:
+        """The options that determine the results, for the manifest."""
+        options = self.options
+        return {
+            "command": "age",
+            **describe_options(self.weights, self.detector, self.min_score, options.faces),
+            "ages": [float(age) for age in options.ages],
+            "crop": options.crop,
+            "sheet": options.sheet,
+            "keep_private": options.keep_private,
+        }
+
+    def load(self) -> None:
+        self.ager = load_ager(self.weights, self.device, self.detector, self.min_score)
+
+    def prepare(self, item: Item) -> "tuple[Photo, list[NumberedFace]]":
+        photo = open_item(item)
+        return photo, choose_faces(photo, self.ager.detector, self.options.faces)
+
+    def work(
+        self, item: Item, prepared: "tuple[Photo, list[NumberedFace]]", folder: Path, stem: str
+    ) -> list[Row]:
+        target = replace(Target.of(item, folder), folder=folder, stem=stem)
+        age_photo(self.ager, item, *prepared, target, self.options, report=lambda path: None)
+        return [
+            {"face": number, "score": round(face.score, 4), "box": [round(v, 1) for v in face.box]}
+            for number, face in prepared[1]
+        ]
+
+
 @command
 def age(
     photos: PhotosArgument,
@@ -119,6 +168,11 @@ def age(
     min_score: MinScoreOption = 0.6,
     weights: WeightsOption = hub.DEFAULT,
     device: DeviceOption = "auto",
+    shard: ShardOption = None,
+    shards: ShardsOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     force: ForceOption = False,
     skip_existing: SkipExistingOption = False,
     quiet: QuietOption = False,
@@ -134,7 +188,14 @@ def age(
     if_exists = IfExists.from_options(force, skip_existing)
     ages, faces = parse_ages(to), parse_faces(face)
     _check_no_ages(photos, to)
+    sharding = ShardOptions.from_options(shard, shards, engine, address, workers)
     items = collect_items(photos, recursive=recursive, exclude=out)
+    if sharding.given or any(item.path.suffix == ".tar" for item in items):
+        if out is None:
+            raise ConfigError("Shards need a folder for their files.", "Add --out DIR.")
+        options = AgeOptions(ages, faces, crop, sheet, keep_private=keep_private)
+        task = AgeTask(weights, device, detector, min_score, options)
+        return run_in_shards(items, task, out, sharding, task.describe(), include_synthetic, force)
     items = leave_out_results(items, include_synthetic)
     file, folder = _split_out(out, several=len(items) > 1 or len(ages) > 1 or sheet)
     options = AgeOptions(ages, faces, crop, sheet, if_exists, keep_private, file)
@@ -165,7 +226,7 @@ def age(
 
     for _ in run_batch(items, prepare, work, "ageing"):
         pass
-    return report_errors(items)
+    return report_errors(items, folder)
 
 
 def _check_no_ages(photos: Sequence[str], to: Sequence[str]) -> None:
@@ -214,8 +275,9 @@ def age_photo(
     found: "list[NumberedFace]",
     target: Target,
     options: AgeOptions,
+    report: Callable[[str], object] = typer.echo,
 ) -> None:
-    """Write one photo with the faces `found` at all ages; prints the files written.
+    """Write one photo with the faces `found` at all ages; calls `report` with each file written.
 
     Raises:
         OutputError: a file exists and is not to be changed, or cannot be written.
@@ -245,7 +307,7 @@ def age_photo(
             synthetic={"age": ages, "weights": ager.weights_sha[:16]},
             keep_private=options.keep_private,
         )
-        typer.echo(str(path))
+        report(str(path))
 
     wanted = [
         i

@@ -2,15 +2,17 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from faceage.cli.batch import reject_failing, report_errors, run_batch
 from faceage.cli.common import (
+    AddressOption,
     DetectorOption,
+    EngineOption,
     FaceOption,
     ForceOption,
     IncludeSyntheticOption,
@@ -18,7 +20,10 @@ from faceage.cli.common import (
     PhotosArgument,
     QuietOption,
     RecursiveOption,
+    ShardOption,
+    ShardsOption,
     SkipExistingOption,
+    WorkersOption,
     command,
 )
 from faceage.cli.inputs import Item, collect_items, leave_out_results, open_item
@@ -30,6 +35,7 @@ from faceage.cli.outputs import (
     pending_files,
     plan_targets,
 )
+from faceage.cli.sharded import PhotoTask, Row, ShardOptions, describe_options, run_in_shards
 from faceage.errors import OutputError
 from faceage.faces.selection import FaceChoice, choose_faces, parse_faces
 from faceage.files import make_folder, write_file
@@ -39,7 +45,6 @@ if TYPE_CHECKING:
     from faceage.imaging.photos import Photo
 
 COLUMNS = ("file", "photo", "face", "score", "valid", "landmarks")
-Row = dict[str, Any]  # of the csv
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,39 @@ class AlignOptions:
         return pending
 
 
+@dataclass
+class AlignTask(PhotoTask):
+    """FFHQ crops of the faces of a photo."""
+
+    detector: str
+    min_score: float
+    size: int
+    faces: str | int
+
+    kind: ClassVar[str] = "crops"
+    suffix: ClassVar[str] = ".tar"
+
+    def describe(self) -> Row:
+        """The options that determine the results, for the manifest."""
+        options = describe_options(None, self.detector, self.min_score, self.faces)
+        return {"command": "align", **options, "size": self.size}
+
+    def load(self) -> None:
+        from faceage.api import load_detector
+
+        self.face_detector = load_detector(self.detector, self.min_score)
+
+    def prepare(self, item: Item) -> "tuple[Photo, list[NumberedFace]]":
+        photo = open_item(item)
+        return photo, choose_faces(photo, self.face_detector, self.faces)
+
+    def work(
+        self, item: Item, prepared: "tuple[Photo, list[NumberedFace]]", folder: Path, stem: str
+    ) -> list[Row]:
+        target = replace(Target.of(item, folder), folder=folder, stem=stem)
+        return align_photo(item, *prepared, target, AlignOptions(folder, self.size, self.faces))
+
+
 @command
 def align(
     photos: PhotosArgument,
@@ -75,6 +113,11 @@ def align(
     include_synthetic: IncludeSyntheticOption = False,
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,
+    shard: ShardOption = None,
+    shards: ShardsOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     force: ForceOption = False,
     skip_existing: SkipExistingOption = False,
     quiet: QuietOption = False,
@@ -82,7 +125,11 @@ def align(
     """Cut the faces out of photos as FFHQ does, for training, with a csv that lists them."""
     if_exists = IfExists.from_options(force, skip_existing)
     options = AlignOptions(out, size, parse_faces(face), if_exists)
+    sharding = ShardOptions.from_options(shard, shards, engine, address, workers)
     items = collect_items(photos, recursive=recursive, exclude=out)
+    if sharding.given or any(item.path.suffix == ".tar" for item in items):
+        task = AlignTask(detector, min_score, size, options.faces)
+        return run_in_shards(items, task, out, sharding, task.describe(), include_synthetic, force)
     items = leave_out_results(items, include_synthetic)
     targets = plan_targets(items, out, options.known_files)
     make_folder(out)
@@ -117,7 +164,7 @@ def align(
         if rows:
             write_table(rows, table, force=if_exists is not IfExists.REFUSE)
             typer.echo(str(table))
-    return report_errors(items)
+    return report_errors(items, out)
 
 
 def align_photo(

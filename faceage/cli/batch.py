@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from faceage.cli.common import describe_bug, is_quiet, say
@@ -44,13 +45,13 @@ def run_batch(
     Args:
         prepare: reads the photo and finds its faces. This is done ahead, in another thread.
         work: gets what `prepare` returned.
-        label: of the progress bar.
+        label: of the progress bar; "" for none.
     """
     from faceage.devices import map_ahead
     from faceage.progress import progress_bar
 
     prepared = map_ahead(lambda item: None if item.error else prepare(item), items)
-    bar = progress_bar(shown=len(items) > 1 and not is_quiet())
+    bar = progress_bar(shown=bool(label) and len(items) > 1 and not is_quiet())
     with bar:
         for item, get in bar.track(
             zip(items, prepared, strict=True), total=len(items), description=label
@@ -78,11 +79,25 @@ def reject_failing(items: Iterable[Item], check: Callable[[Item], object]) -> No
                 item.error = str(error)
 
 
-def report_errors(items: list[Item]) -> int:
-    """Print the errors on stderr; returns the exit code, 0 or 1."""
-    errors = [item.error for item in items if item.error]
-    if errors and len(items) > 1:
-        say(f"{len(errors)} of {len(items)} failed:")
+def report_errors(items: list[Item], folder: Path | None = None) -> int:
+    """Print the errors on stderr; returns the exit code, 0 or 1.
+
+    Args:
+        folder: where the errors of several photos are also written to `failures.csv`.
+    """
+    failures = [(item.name, item.error) for item in items if item.error]
+    if folder and len(items) > 1:
+        from faceage.scale.shards import write_failures
+
+        write_failures(folder / "failures.csv", failures)
+    return report_failures(failures, len(items))
+
+
+def report_failures(failures: list[tuple[str, str]], count: int) -> int:
+    """Print the errors of (name, error) pairs, of `count` photos; returns the exit code."""
+    errors = [error for _, error in failures]
+    if errors and count > 1:
+        say(f"{len(errors)} of {count} failed:")
     for error in errors:
         say(f"error: {error}")
     return 1 if errors else 0

@@ -64,6 +64,23 @@ SkipExistingOption = Annotated[
     bool,
     typer.Option("--skip-existing", help="Keep existing results and make the missing ones."),
 ]
+ShardOption = Annotated[
+    str | None, typer.Option("--shard", metavar="K/N", help="Process only part K of N.")
+]
+ShardsOption = Annotated[
+    int | None,
+    typer.Option("--shards", metavar="N", min=1, help="Write N files; default: 1,000 photos each."),
+]
+EngineOption = Annotated[
+    Literal["local", "ray"], typer.Option("--engine", help="What processes the shards.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", help="A running Ray cluster, such as auto; default: this machine."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes; default: one per core or GPU.")
+]
 
 
 def say(message: str) -> None:

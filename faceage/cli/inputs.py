@@ -26,17 +26,19 @@ class Item:
         subfolder: where it is below the folder argument in which it was found.
         named: given by itself, not found in a folder, by a glob or in a list.
         error: why it cannot be processed; empty as long as it can.
+        label: its name, where this is not the path.
     """
 
     path: Path
     subfolder: Path = Path()
     named: bool = False
     error: str = ""
+    label: str = ""
 
     @property
     def name(self) -> str:
         """The photo's name in messages and rows."""
-        return str(self.path)
+        return self.label or str(self.path)
 
 
 def collect_items(
@@ -104,7 +106,8 @@ def _expand(argument: str, recursive: bool, exclude: Path | None) -> list[Item]:
                 )
         elif glob.has_magic(argument) and not path.exists():
             matches = sorted(Path(m) for m in glob.glob(argument, recursive=True))  # noqa: PTH207
-            items = [Item(photo) for photo in _only_photos(matches)]
+            tars = [match for match in matches if match.suffix == ".tar"]
+            items = [Item(path) for path in tars or _only_photos(matches)]
         else:
             return [Item(path, named=True)]
     except (OSError, ValueError) as error:
@@ -150,5 +153,5 @@ def open_item(item: Item) -> "Photo":
 
     photo = open_photo(item.path)
     if photo.several:
-        note(f"{item.path} has several frames or pages; only the first is used.")
+        note(f"{item.name} has several frames or pages; only the first is used.")
     return photo

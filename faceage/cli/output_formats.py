@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from faceage.api import Prediction
+    from faceage.cli.inputs import Item
 
 Row = dict[str, Any]
 
@@ -38,6 +39,12 @@ CSV_COLUMNS = (
 )
 
 
+COLUMN_TYPES: dict[str, type] = {
+    name: str if name in ("file", "group", "error") else int if name == "face" else float
+    for name in CSV_COLUMNS
+}
+
+
 def prediction_row(file: str, prediction: "Prediction") -> Row:
     """The row of one face."""
     return {
@@ -50,6 +57,11 @@ def prediction_row(file: str, prediction: "Prediction") -> Row:
         "box": [round(float(v), 1) for v in prediction.face.box],
         "score": round(float(prediction.face.score), 4),
     }
+
+
+def error_row(item: "Item") -> Row:
+    """The row of a photo that failed."""
+    return {"file": item.name, "error": item.error}
 
 
 class RowWriter:
@@ -76,7 +88,7 @@ class CsvWriter(RowWriter):
         if not self._header_printed:
             writer.writeheader()
             self._header_printed = True
-        writer.writerows(row if "error" in row else _flatten(row) for row in rows)
+        writer.writerows(map(flatten_row, rows))
         typer.echo(text.getvalue(), nl=False)
 
     def close(self) -> None:
@@ -152,7 +164,10 @@ def print_table(table: "Table") -> None:
     console.print(table)
 
 
-def _flatten(row: Row) -> Row:
+def flatten_row(row: Row) -> Row:
+    """A row with the keys `CSV_COLUMNS`; a row with an error stays as it is."""
+    if "error" in row:
+        return row
     probabilities = row["probabilities"]
     return {
         **{key: row[key] for key in ("file", "face", "age", "group", "score")},

@@ -1,15 +1,18 @@
 """faceage predict: the age of every face in photos."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from faceage import hub
 from faceage.cli.batch import load_ager, reject_failing, report_errors, run_batch
 from faceage.cli.common import (
+    AddressOption,
     DetectorOption,
     DeviceOption,
+    EngineOption,
     FaceOption,
     ForceOption,
     IncludeSyntheticOption,
@@ -17,13 +20,17 @@ from faceage.cli.common import (
     PhotosArgument,
     QuietOption,
     RecursiveOption,
+    ShardOption,
+    ShardsOption,
     SkipExistingOption,
     WeightsOption,
+    WorkersOption,
     command,
 )
 from faceage.cli.inputs import Item, collect_items, leave_out_results, open_item
-from faceage.cli.output_formats import WRITERS, Row, prediction_row
+from faceage.cli.output_formats import WRITERS, Row, error_row, prediction_row
 from faceage.cli.outputs import IfExists, Target, check_kept, pending_files, plan_targets
+from faceage.cli.sharded import PhotoTask, ShardOptions, describe_options, run_in_shards
 from faceage.errors import ConfigError
 from faceage.faces.selection import parse_faces
 from faceage.files import make_folder
@@ -31,6 +38,37 @@ from faceage.files import make_folder
 if TYPE_CHECKING:
     from faceage.api import FaceAger, FaceCrops
     from faceage.imaging.photos import Photo
+
+
+@dataclass
+class PredictTask(PhotoTask):
+    """The age of the faces of a photo."""
+
+    weights: str
+    device: str
+    detector: str
+    min_score: float
+    faces: str | int
+
+    kind: ClassVar[str] = "predictions"
+    suffix: ClassVar[str] = ".parquet"
+
+    def describe(self) -> Row:
+        """The options that determine the results, for the manifest."""
+        shared = describe_options(self.weights, self.detector, self.min_score, self.faces)
+        return {"command": "predict", **shared}
+
+    def load(self) -> None:
+        self.ager = load_ager(self.weights, self.device, self.detector, self.min_score)
+
+    def prepare(self, item: Item) -> "tuple[Photo, FaceCrops]":
+        photo = open_item(item)
+        return photo, self.ager.crop_faces(photo, self.faces)
+
+    def work(
+        self, item: Item, prepared: "tuple[Photo, FaceCrops]", folder: Path, stem: str
+    ) -> list[Row]:
+        return predict_photo(self.ager, item, *prepared, None, IfExists.REFUSE)
 
 
 @command
@@ -52,6 +90,17 @@ def predict(
     min_score: MinScoreOption = 0.6,
     weights: WeightsOption = hub.DEFAULT,
     device: DeviceOption = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Write Parquet, one file per shard, and print none."
+        ),
+    ] = None,
+    shard: ShardOption = None,
+    shards: ShardsOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     force: ForceOption = False,
     skip_existing: SkipExistingOption = False,
     quiet: QuietOption = False,
@@ -62,7 +111,16 @@ def predict(
         raise ConfigError(f"--{formats[0]} and --{formats[1]} exclude each other.", "Give one.")
     faces = parse_faces(face)
     if_exists = IfExists.from_options(force, skip_existing)
-    items = collect_items(photos, recursive=recursive, exclude=draw)
+    sharding = ShardOptions.from_options(shard, shards, engine, address, workers)
+    items = collect_items(photos, recursive=recursive, exclude=draw or out)
+    task = PredictTask(weights, device, detector, min_score, faces)
+    if out:
+        if formats or draw:
+            option = f"--{formats[0]}" if formats else "--draw"
+            raise ConfigError(f"--out and {option} exclude each other.", "Give one.")
+        return run_in_shards(items, task, out, sharding, task.describe(), include_synthetic, force)
+    if sharding.given or any(item.path.suffix == ".tar" for item in items):
+        raise ConfigError("Shards need a folder for their files.", "Add --out DIR.")
     items = leave_out_results(items, include_synthetic)
     targets: dict[Path, Target] = {}
     if draw:
@@ -71,19 +129,15 @@ def predict(
         reject_failing(items, lambda i: pending_files(_drawn_files(targets[i.path]), if_exists))
 
     if not all(item.error for item in items):
-        ager = load_ager(weights, device, detector, min_score)
-
-    def prepare(item: Item) -> "tuple[Photo, FaceCrops]":
-        photo = open_item(item)
-        return photo, ager.crop_faces(photo, faces)
+        task.load()
 
     def work(item: Item, prepared: "tuple[Photo, FaceCrops]") -> list[Row]:
-        return predict_photo(ager, item, *prepared, targets.get(item.path), if_exists)
+        return predict_photo(task.ager, item, *prepared, targets.get(item.path), if_exists)
 
     writer = WRITERS[formats[0] if formats else "table"]()
     try:
-        for item, rows in run_batch(items, prepare, work, "predicting"):
-            writer.write(rows or [{"file": item.name, "error": item.error}])
+        for item, rows in run_batch(items, task.prepare, work, "predicting"):
+            writer.write(rows or [error_row(item)])
     finally:  # also when interrupted
         writer.close()
     return report_errors(items)

@@ -215,3 +215,31 @@ def test_as_a_program(tiny_weights: Path, astronaut: Path, tmp_path: Path) -> No
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_failures_of_a_batch_are_listed_in_a_csv(
+    run, astronaut: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no photo")
+    out = tmp_path / "out"
+    for command in (["age", "--to", "5", "--weights", tiny_weights], ["align", "--size", "64"]):
+        arguments = [*command, "--out", out / command[0], "--skip-existing"]
+        answer = run(*arguments, astronaut, bad)
+        assert answer.code == 1
+        listed = out / command[0] / "failures.csv"
+        (row,) = csv.DictReader(listed.read_text().splitlines())
+        assert row["file"] == str(bad)
+        assert f"error: {row['error']}" in answer.errors
+        assert run(*arguments, astronaut, astronaut.with_name("astronaut-ages.jpg")).code == 0
+        assert not listed.exists()
+
+
+def test_a_file_that_is_no_list_of_failures_is_kept(
+    run, astronaut: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "failures.csv").write_text("my own")
+    answer = run("align", astronaut, tmp_path / "gone.jpg", "--out", tmp_path)
+    assert answer.code == 1
+    assert "failures.csv is no list of failures" in answer.err
+    assert (tmp_path / "failures.csv").read_text() == "my own"

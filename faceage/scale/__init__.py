@@ -1,0 +1,1 @@
+"""Large folders: shards, their output files, and the engines that process them."""
