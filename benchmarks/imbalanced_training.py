@@ -45,8 +45,8 @@ from faceage.data.layouts import Sample
 from faceage.evaluation.metrics import bootstrap_interval
 from faceage.files import make_folder, write_file
 from faceage.imaging.conversion import to_tensor
-from faceage.models.windows import inner_face
 from faceage.models.tta import summarize_distribution
+from faceage.models.windows import inner_face
 
 FEW, MEDIUM, MANY = (
     ("0-2", "3-6", "7-9"),

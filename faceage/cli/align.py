@@ -74,7 +74,7 @@ class AlignTask(PhotoTask):
     detector: str
     min_score: float
     size: int
-    faces: str | int
+    faces: FaceChoice
 
     kind: ClassVar[str] = "crops"
     suffix: ClassVar[str] = ".tar"

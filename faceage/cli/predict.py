@@ -32,7 +32,7 @@ from faceage.cli.output_formats import WRITERS, Row, error_row, prediction_row
 from faceage.cli.outputs import IfExists, Target, check_kept, pending_files, plan_targets
 from faceage.cli.sharded import PhotoTask, ShardOptions, describe_options, run_in_shards
 from faceage.errors import ConfigError
-from faceage.faces.selection import parse_faces
+from faceage.faces.selection import FaceChoice, parse_faces
 from faceage.files import make_folder
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PredictTask(PhotoTask):
     device: str
     detector: str
     min_score: float
-    faces: str | int
+    faces: FaceChoice
 
     kind: ClassVar[str] = "predictions"
     suffix: ClassVar[str] = ".parquet"

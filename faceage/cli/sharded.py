@@ -22,6 +22,7 @@ from faceage.cli.batch import report_failures, run_batch
 from faceage.cli.common import is_quiet, list_some, note, say
 from faceage.cli.inputs import Item, leave_out_results
 from faceage.errors import ConfigError
+from faceage.faces.selection import FaceChoice
 from faceage.scale.engines import ShardResult, ShardTask, run_here, run_in_processes
 from faceage.scale.shards import SHARD_SIZE, Shard, ShardFolder, parse_shard, shard_file
 
@@ -182,7 +183,9 @@ class ShardMaker:
                 yield write_rows
 
 
-def describe_options(weights: str | None, detector: str, min_score: float, faces: str | int) -> Row:
+def describe_options(
+    weights: str | None, detector: str, min_score: float, faces: FaceChoice
+) -> Row:
     """The options that all commands have, for the manifest.
 
     Raises:
@@ -190,7 +193,8 @@ def describe_options(weights: str | None, detector: str, min_score: float, faces
     """
     from faceage import hub
 
-    options: Row = {"detector": detector, "min_score": min_score, "face": faces}
+    options: Row = {"detector": detector, "min_score": min_score}
+    options["face"] = faces if faces == "all" else list(faces)
     if weights is not None:
         options["weights_sha256"] = hub.file_sha256(hub.find(weights))
     return options
