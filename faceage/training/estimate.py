@@ -47,7 +47,9 @@ def inspect_run(config: TrainConfig, device: str = "auto") -> dict[str, Any]:
     config.check()
     where = pick_device(device)
     train_set, val_set = open_splits(config.data)
-    seconds = max(check_pictures(dataset) for dataset in (train_set, val_set))
+    pairs_set = open_dataset(config.pairs) if config.pairs else None
+    datasets = {"train": train_set, "val": val_set} | ({"pairs": pairs_set} if pairs_set else {})
+    seconds = max(check_pictures(dataset) for dataset in datasets.values())
     missing = []
     try:
         path = find_vgg(config)
@@ -57,7 +59,7 @@ def inspect_run(config: TrainConfig, device: str = "auto") -> dict[str, Any]:
         vgg = _random_vgg()
     side = picture_side(config)
     in_memory = decoded_bytes(train_set, side) <= memory_budget(config)
-    trainer = _small_trainer(config, where, train_set, val_set, vgg)
+    trainer = _small_trainer(config, where, train_set, val_set, pairs_set, vgg)
     time_report, activations = _measure_steps(config, trainer)
     if in_memory:
         time_report["decoding_minutes"] = len(train_set) * seconds / 60
@@ -78,8 +80,7 @@ def inspect_run(config: TrainConfig, device: str = "auto") -> dict[str, Any]:
         "options": to_dict(config),
         "device": str(where),
         "data": {
-            "train": describe_data(train_set),
-            "val": describe_data(val_set),
+            **{name: describe_data(dataset) for name, dataset in datasets.items()},
             "decoded": "into memory" if in_memory else "while training",
         },
         "cost": count_cost(config),
@@ -151,6 +152,7 @@ def _small_trainer(
     device: torch.device,
     train_set: Dataset,
     val_set: Dataset,
+    pairs_set: Dataset | None,
     vgg: VggFeatures | None,
 ) -> Trainer:
     """A trainer of the same networks on a few of the pictures."""
@@ -173,7 +175,6 @@ def _small_trainer(
         networks.start_from(config.weights)
     progress = Progress(config.images, None)
     processes = Processes(0, 1, device)
-    pairs_set = open_dataset(config.pairs) if config.pairs else None
     data = load_data(config, processes, small[0], small[1], progress, pairs_set)
     run = RunState(make_replay_buffer(config))
     return trainer_class(config, processes, networks, data, run, progress)
@@ -181,9 +182,15 @@ def _small_trainer(
 
 def _measure_steps(config: TrainConfig, trainer: Trainer) -> tuple[dict[str, float], float]:
     """Speed and duration of the run, and the bytes of its activations."""
+    first = trainer.config.warmup_images
     phases = (
         ("warmup", 0, min(config.images, config.warmup_images)),
-        ("synthesis", trainer.config.warmup_images, config.images - config.warmup_images),
+        ("displacement", first, min(config.images - config.warmup_images, config.flow_images)),
+        (
+            "synthesis",
+            first + config.flow_images,
+            config.images - config.warmup_images - config.flow_images,
+        ),
     )
     report, hours, activations = {}, 0.0, 0.0
     for name, start, images in phases:

@@ -339,15 +339,7 @@ def test_expected_age_is_the_mean() -> None:
 
 # --- the U-Net decoder ----------------------------------------------------------------------------
 
-UNET = ModelConfig(
-    size=32,
-    classifier_size=32,
-    width=16,
-    encoder_blocks=1,
-    classifier_blocks=1,
-    decoder_blocks=2,
-    decoder="unet",
-)
+UNET = replace(TINY, decoder_blocks=2, decoder="unet")
 
 
 def test_the_unet_starts_without_a_change(faces: Tensor) -> None:

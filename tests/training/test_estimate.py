@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, Answer
-from noise_dataset import write_noise
+from noise_dataset import write_noise, write_noise_pairs
 
 from faceage.errors import ConfigError, DataError
 from faceage.training import estimate
@@ -91,6 +91,26 @@ def test_pictures_that_do_not_fit_in_memory(data: Path) -> None:
     assert report["data"]["decoded"] == "while training"
     assert report["memory"]["pictures_gb"] == 0
     assert "decoding_minutes" not in report["time"]
+
+
+def test_a_run_on_pairs(data: Path, tmp_path: Path) -> None:
+    pairs = write_noise_pairs(tmp_path / "pairs")
+    settings = [f"pairs={pairs}", "flow_images=50000", "warmup_images=0", "losses.paired=1"]
+    settings += ["losses.target_age=0", "age_features=false", "model.size=64"]
+    report = inspect_run(_config(data, "compact", *settings), "cpu")
+    assert report["data"]["pairs"] == "pairs: 12 faces"
+    speed = report["time"]
+    expected = 50_000 / speed["displacement_images_per_second"]
+    expected += 800_000 / speed["synthesis_images_per_second"]
+    assert speed["hours"] == pytest.approx(expected / 3600, rel=0.02)
+
+
+def test_missing_pictures_of_pairs(data: Path, tmp_path: Path) -> None:
+    pairs = write_noise_pairs(tmp_path / "pairs")
+    (pairs / "3.png").unlink()
+    settings = [f"pairs={pairs}", "losses.paired=1"]
+    with pytest.raises(DataError, match=r"1 of 12 pictures in .*pairs are missing, such as 3.png"):
+        inspect_run(_config(data, "compact", *settings), "cpu")
 
 
 def test_too_little_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
