@@ -190,12 +190,12 @@ def age(
     _check_no_ages(photos, to)
     sharding = ShardOptions.from_options(shard, shards, engine, address, workers)
     items = collect_items(photos, recursive=recursive, exclude=out)
-    if sharding.given or any(item.path.suffix == ".tar" for item in items):
+    if sharding.apply_to(items):
         if out is None:
             raise ConfigError("Shards need a folder for their files.", "Add --out DIR.")
         options = AgeOptions(ages, faces, crop, sheet, keep_private=keep_private)
         task = AgeTask(weights, device, detector, min_score, options)
-        return run_in_shards(items, task, out, sharding, task.describe(), include_synthetic, force)
+        return run_in_shards(items, task, out, sharding, include_synthetic, force)
     items = leave_out_results(items, include_synthetic)
     file, folder = _split_out(out, several=len(items) > 1 or len(ages) > 1 or sheet)
     options = AgeOptions(ages, faces, crop, sheet, if_exists, keep_private, file)

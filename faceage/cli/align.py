@@ -127,9 +127,9 @@ def align(
     options = AlignOptions(out, size, parse_faces(face), if_exists)
     sharding = ShardOptions.from_options(shard, shards, engine, address, workers)
     items = collect_items(photos, recursive=recursive, exclude=out)
-    if sharding.given or any(item.path.suffix == ".tar" for item in items):
+    if sharding.apply_to(items):
         task = AlignTask(detector, min_score, size, options.faces)
-        return run_in_shards(items, task, out, sharding, task.describe(), include_synthetic, force)
+        return run_in_shards(items, task, out, sharding, include_synthetic, force)
     items = leave_out_results(items, include_synthetic)
     targets = plan_targets(items, out, options.known_files)
     make_folder(out)

@@ -118,8 +118,8 @@ def predict(
         if formats or draw:
             option = f"--{formats[0]}" if formats else "--draw"
             raise ConfigError(f"--out and {option} exclude each other.", "Give one.")
-        return run_in_shards(items, task, out, sharding, task.describe(), include_synthetic, force)
-    if sharding.given or any(item.path.suffix == ".tar" for item in items):
+        return run_in_shards(items, task, out, sharding, include_synthetic, force)
+    if sharding.apply_to(items):
         raise ConfigError("Shards need a folder for their files.", "Add --out DIR.")
     items = leave_out_results(items, include_synthetic)
     targets: dict[Path, Target] = {}

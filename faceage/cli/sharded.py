@@ -69,10 +69,9 @@ class ShardOptions:
             raise ConfigError("--address is for --engine ray.", "Add --engine ray.")
         return cls(only.count if only else shards, only, engine, address, workers)
 
-    @property
-    def given(self) -> bool:
-        """Whether any option asks for shards."""
-        return self != ShardOptions()
+    def apply_to(self, items: list[Item]) -> bool:
+        """Whether shards are asked for, by any option or by an input that is a tar."""
+        return self != ShardOptions() or any(item.path.suffix == TAR for item in items)
 
 
 class PhotoTask(ABC):
@@ -85,6 +84,10 @@ class PhotoTask(ABC):
 
     kind: ClassVar[str]
     suffix: ClassVar[str]
+
+    @abstractmethod
+    def describe(self) -> Row:
+        """The command and its options that determine the results, for the manifest."""
 
     @abstractmethod
     def load(self) -> None:
@@ -205,14 +208,12 @@ def run_in_shards(
     task: PhotoTask,
     out: Path,
     options: ShardOptions,
-    manifest: Row,
     include_synthetic: bool,
     force: bool,
 ) -> int:
     """Process photos in shards; returns the exit code, 0 or 1.
 
     Args:
-        manifest: the command and its options, as far as they determine the results.
         force: make shards again whose files exist.
 
     Raises:
@@ -233,7 +234,7 @@ def run_in_shards(
     names = [item.name for item in items]
     hashed = sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
     contents = {
-        **manifest,
+        **task.describe(),
         "version": __version__,
         "shards": count,
         "tars" if tars else "photos": len(items),
