@@ -212,8 +212,7 @@ def generate(
     change = model.decode(encoded.select(index), target, source)
     faces = apply_change(batch.faces[index], change)
     flow = change.flow.float()
-    variation = flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
-    size = change.residual.float().abs().mean() + flow.abs().mean() + variation
+    size = change.residual.float().abs().mean() + flow.abs().mean() + _variation(flow)
     return faces[:count], faces[count:], size
 
 
@@ -231,8 +230,8 @@ def generator_loss(
     """The generator's losses, except for the age of the source face (`age_loss`).
 
     Args:
-        real: the discriminator's features of `batch.real`.
         ema: the model of averaged weights; its classifier predicts the age of aged faces.
+        real: the discriminator's features of `batch.real`.
         age_views: gives that classifier's input: augmented inner faces.
         recon_fraction: the fraction of the batch used for the reconstruction and for the cycle.
         perceptual: required if its weight is not 0.
@@ -278,10 +277,14 @@ def displacement_loss(model: FaceAgeModel, batch: SynthesisBatch) -> tuple[Tenso
     """Multi-scale L1 of pairs whose sources are displaced only, without the residual."""
     change = model.decode(model.encode(batch.faces), batch.target_age)
     moved = displace(batch.faces, change.flow)
-    flow = change.flow
-    variation = flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
+    variation = _variation(change.flow)
     terms = {"moved": multiscale_l1(moved, batch.real), "variation": variation}
     return terms["moved"] + 2 * variation, terms
+
+
+def _variation(flow: Tensor) -> Tensor:  # N,2,h,w -> scalar
+    """Mean absolute difference of neighbouring displacements."""
+    return flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
 
 
 def multiscale_l1(a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S twice -> scalar
