@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from faceage.ages import GROUP_NAMES
 from faceage.balance.folder import REAL, Row
 from faceage.balance.plan import name_of, person_of, to_label
-from faceage.data.layouts import WHOLE, Sample
+from faceage.data.layouts import UNIT, WHOLE, Sample
 
 MANIFEST = "manifest.csv"
-UNIT = 256  # px; the side of the crop in which valid boxes are stated
 COLUMNS = (
     *("file", "zip", "set", "synthetic", "kept", "why", "person", "age", "age_group", "label"),
     *("gender", "source", "source_file", "source_age", "target_age", "judged_age", "similarity"),

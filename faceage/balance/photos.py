@@ -11,14 +11,12 @@ from faceage.ages import group_of
 from faceage.api import FaceAger, FaceCrops, Prediction
 from faceage.balance.folder import REAL, Journal, Row, hash_text
 from faceage.balance.plan import to_label
-from faceage.data.layouts import Sample
+from faceage.data.layouts import UNIT, Sample
 from faceage.devices import map_ahead
 from faceage.errors import PhotoError
 from faceage.faces.alignment import apply, crop_face, to_crop, valid_box
 from faceage.files import make_folder
 from faceage.imaging.photos import Photo, open_photo, save_photo
-
-UNIT = 256  # px; the side of the crop in which landmarks and valid boxes are stated
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from faceage.balance.gate import Gate
 from faceage.balance.manifest import MANIFEST, real_row, synthetic_row, to_csv
 from faceage.balance.plan import Needs, Planned, Stratum, person_of, plan_round, to_label
 from faceage.data.datasets import Dataset, EmptySplitError, open_dataset
+from faceage.data.layouts import UNIT
 from faceage.devices import map_ahead
 from faceage.errors import ConfigError, DataError, OutputError, PhotoError
 from faceage.faces.alignment import Face
@@ -35,7 +36,6 @@ from faceage.files import make_folder
 from faceage.hub import file_sha256
 from faceage.imaging.photos import Photo, as_photo, result_suffix, save_photo
 
-UNIT = 256  # px; the side of the crop in which a dataset states landmarks
 _LOSSY = (".jpg", ".jpeg", ".webp")
 
 

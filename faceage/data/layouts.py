@@ -34,6 +34,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_LABEL = 130  # years; UTKFace has labels up to 116
 MAX_TABLE_BYTES = 1 << 29  # of a csv; FFHQ-Aging's has 5 MB
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+UNIT = 256  # px; side of the crop in which a csv states `valid` and `landmarks`
 HELD_OUT = 0.1  # fraction of the people, where a dataset names no split
 
 _UTK_NAME = re.compile(r"(\d{1,3})_([01])_.*", re.ASCII)
@@ -191,7 +192,7 @@ def _number(text: str, name: str, most: float = math.inf) -> float:
 
 
 def _valid_box(text: str) -> tuple[float, float, float, float]:
-    box = [float(value) / 256 for value in text.split()]
+    box = [float(value) / UNIT for value in text.split()]
     if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
         raise ValueError(f"valid {text!r} is not x0 y0 x1 y1 inside 256 px.")
     return box[0], box[1], box[2], box[3]

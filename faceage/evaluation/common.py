@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from faceage.ages import group_range
 from faceage.data.datasets import Dataset, decode
+from faceage.data.layouts import UNIT
 from faceage.errors import ConfigError
 from faceage.faces.detection import Detector, make_detector
 
@@ -74,7 +75,7 @@ class Inputs:
 
     def _find_landmarks(self, index: int) -> Floats:
         if known := self.dataset.samples[index].landmarks:
-            return np.reshape(known, (5, 2)) * (CROP / 256)
+            return np.reshape(known, (5, 2)) * (CROP / UNIT)
         if index not in self._detected:
             faces = self.detector.detect(self.crops(np.array([index]))[0])
             self._detected[index] = faces[0].landmarks if faces else np.full((5, 2), np.nan)
