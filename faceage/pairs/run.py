@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,15 +145,12 @@ class PairsMaker:
         with progress_bar(shown=True) as bar:
             starts = range(0, config.sample, SAMPLE_CHUNK)
             for start in bar.track(starts, description="sampling"):
-                chunk = codes[start : start + SAMPLE_CHUNK]
-                parts.append(
-                    self._labels(
-                        folder / f"{start:05d}",
-                        b"",
-                        lambda: [self.generator.render(w, w, SAMPLE_SIZE) for w in chunk],  # noqa: B023
-                    )
-                )
+                render = partial(self._render_sample, codes[start : start + SAMPLE_CHUNK])
+                parts.append(self._labels(folder / f"{start:05d}", b"", render))
         return codes, FaceLabels.concatenate(parts)
+
+    def _render_sample(self, codes: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
+        return [self.generator.render(w, w, SAMPLE_SIZE) for w in codes]
 
     def _labels(
         self, path: Path, content: bytes, pictures: Callable[[], Sequence[NDArray[np.uint8]]]
@@ -222,7 +220,7 @@ class PairsMaker:
         labels = self._labels(
             make_folder(self.config.out / "labels") / path.stem,
             path.read_bytes(),
-            lambda: read_images(path),
+            partial(read_images, path),
         )
         rows: list[dict[str, Any]] = []
         for person in dict.fromkeys(row.person for row in rendered):
