@@ -42,10 +42,10 @@ from faceage.balance.plan import to_label
 from faceage.data.augmentation import inner_faces
 from faceage.data.datasets import Dataset, DecodedDataset, EmptySplitError, decode, open_dataset
 from faceage.data.layouts import Sample
+from faceage.distributions import summarize_distribution
 from faceage.evaluation.metrics import bootstrap_interval
 from faceage.files import make_folder, write_file
 from faceage.imaging.conversion import to_tensor
-from faceage.models.tta import summarize_distribution
 from faceage.models.windows import inner_face
 
 FEW, MEDIUM, MANY = (

@@ -10,34 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from faceage import hub
 from faceage.ages import GROUP_NAMES, check_age
-from faceage.checkpoints import load_weights
-from faceage.devices import map_ahead, pick_device
-from faceage.errors import WeightsError
-from faceage.faces.alignment import Face, crop_bounds, crop_face, native_size
+from faceage.devices import map_ahead
+from faceage.distributions import nearest_group, summarize_distribution
+from faceage.editing import PhotoEditor
+from faceage.faces.alignment import Face, crop_bounds, crop_face
 from faceage.faces.detection import MIN_SCORE, Detector, make_detector
-from faceage.faces.paste import add_change, face_mask
 from faceage.faces.selection import NumberedFace, choose_faces
-from faceage.imaging.conversion import to_tensor, to_uint8
 from faceage.imaging.decoding import to_8_bit
 from faceage.imaging.photos import Photo, PhotoLike, as_photo
-from faceage.models.decoders import Change, Decomposed
-from faceage.models.generator import FaceAgeModel, apply_change
-from faceage.models.tta import (
-    CHUNK,
-    decode_tta,
-    encode_tta,
-    nearest_group,
-    predict_distributions,
-    summarize_distribution,
-)
+from faceage.inference.backend import Backend
 
-# Mean difference of the colour channels, in levels of 0-255, below which a crop is black and white.
-GREY = 1.5
 MAX_AHEAD = 2**28  # bytes; results of smaller photos are computed ahead, of larger ones in place
 
 
@@ -133,11 +119,10 @@ def load(
         WeightsError: the weights are missing, damaged, or of another architecture.
         ConfigError: there is no such device.
     """
-    where = pick_device(device)
+    from faceage.inference.torch_backend import TorchBackend  # imports torch
+
     face_detector = load_detector(detector, min_score)
-    path = hub.find(weights)
-    model, _ = load_weights(path, device=where)
-    return FaceAger(model, face_detector, where, hub.file_sha256(path))
+    return FaceAger(TorchBackend.load(hub.find(weights), device), face_detector)
 
 
 def load_detector(name: str = "yunet", min_score: float = MIN_SCORE) -> Detector:
@@ -159,25 +144,18 @@ class FaceAger:
     largest.
 
     Args:
-        model: on `device`, in eval mode.
-        weights_sha: the sha256 of the model's file, written into every result.
-
-    Raises:
-        WeightsError: the model is the baseline without an age classifier.
+        backend: the model, and what executes it.
+        detector: finds the faces.
     """
 
-    def __init__(
-        self, model: FaceAgeModel, detector: Detector, device: torch.device, weights_sha: str = ""
-    ) -> None:
-        if not model.config.decomposition:
-            raise WeightsError(
-                "These weights are a RAGAN baseline, which has no age classifier.",
-                "Use weights trained with decomposition, or faceage evaluate to compare the two.",
-            )
-        self.model = model
+    def __init__(self, backend: Backend, detector: Detector) -> None:
+        self.backend = backend
         self.detector = detector
-        self.device = device
-        self.weights_sha = weights_sha
+
+    @property
+    def weights_sha(self) -> str:
+        """The sha256 of the model's file, written into every result."""
+        return self.backend.weights_sha
 
     def predict(
         self, photo: PhotoLike, faces: str | int | Iterable[int] = "all"
@@ -191,20 +169,20 @@ class FaceAger:
         return self.predict_crops(self.crop_faces(as_photo(photo), faces))
 
     def crop_faces(self, photo: Photo, faces: str | int | Iterable[int] = "all") -> FaceCrops:
-        """The chosen faces, cut out for the age classifier: the part of `predict` without torch.
+        """The chosen faces, cut out for the classifier: the part of `predict` without networks.
 
         Raises:
             NoFaceError: there is no face, or not so many.
         """
         found = choose_faces(photo, self.detector, faces)
-        side = self.model.config.classifier_crop
+        side = self.backend.classifier_crop
         return FaceCrops(
             found, np.stack([crop_face(photo.pixels, face, side) for _, face in found])
         )
 
     def predict_crops(self, crops: FaceCrops) -> list[Prediction]:
         """The ages of faces from `crop_faces`."""
-        distributions = predict_distributions(self.model, to_tensor(crops.pixels, self.device))
+        distributions = self.backend.predict(crops.pixels)
         return [
             _make_prediction(distribution, face, number)
             for distribution, (number, face) in zip(distributions, crops.found, strict=True)
@@ -226,7 +204,16 @@ class FaceAger:
         photo = as_photo(photo)
         return list(self.iter_age(photo, to, choose_faces(photo, self.detector, faces)))
 
-    @torch.inference_mode()
+    def edit(self, photo: PhotoLike, faces: str | int | Iterable[int] = "all") -> PhotoEditor:
+        """The photo with the chosen faces encoded, to be shown at any ages without encoding again.
+
+        Raises:
+            PhotoError: the photo cannot be opened.
+            NoFaceError: there is no face, or not so many.
+        """
+        photo = as_photo(photo)
+        return PhotoEditor(self.backend, photo, choose_faces(photo, self.detector, faces))
+
     def iter_age(
         self,
         photo: Photo,
@@ -243,25 +230,16 @@ class FaceAger:
                 valid until the next one is asked for; at the end the photo is as before.
         """
         targets = [check_age(age) for age in ([to] if isinstance(to, int | float) else to)]
-        numbers, faces = zip(*found, strict=True)
-        side = self.model.config.size
-        crops = np.stack([crop_face(photo.pixels, face, side) for face in faces])
-        inputs = to_tensor(crops, self.device)
-        views = encode_tta(self.model, inputs)
-        changes = [self._decode(views, i, targets) for i in range(len(faces))]
-        native = [
-            _NativeCrop(photo.pixels, face, change.flow.shape[-1], self.device)
-            for face, change in zip(faces, changes, strict=True)
-        ]
+        editor = PhotoEditor(self.backend, photo, found)
+        faces = editor.faces
+        changes = [editor.decode(index, targets) for index in range(len(faces))]
 
-        @torch.inference_mode()
         def render(i: int) -> Aged:
-            pixels, aged_crops = photo.full if in_place else photo.full.copy(), []
-            for k, face in enumerate(faces):
-                change = Change(*(part[i : i + 1] for part in changes[k]))
-                add_change(pixels, face, native[k].levels(change))
-                aged_crops.append(to_uint8(apply_change(inputs[k : k + 1], change, "bicubic"))[0])
-            return Aged(targets[i], pixels, photo.alpha, tuple(aged_crops), faces, numbers)
+            pixels, crops = photo.full if in_place else photo.full.copy(), []
+            for index in range(len(faces)):
+                editor.paste(pixels, index, changes[index][i])
+                crops.append(editor.crop(index, changes[index][i]))
+            return Aged(targets[i], pixels, photo.alpha, tuple(crops), faces, editor.numbers)
 
         if in_place:
             bounds = [crop_bounds(face, within=photo.full.shape) for face in faces]
@@ -278,41 +256,6 @@ class FaceAger:
         threads = 2 if photo.full.nbytes < MAX_AHEAD else 0
         for result in map_ahead(render, range(len(targets)), threads):
             yield result()
-
-    def _decode(self, views: Decomposed, index: int, targets: list[float]) -> Change:
-        """The changes of one encoded face to all target ages, in batches of `CHUNK`."""
-        ages = torch.tensor(targets, dtype=torch.float32, device=self.device)
-        parts = []
-        for part in torch.split(ages, CHUNK):
-            repeated = torch.full((len(part),), index, device=self.device)
-            parts.append(decode_tta(self.model, views, repeated, part))
-        return Change(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-
-class _NativeCrop:
-    """A face's crop at the photo's own resolution, to which its changes are applied."""
-
-    def __init__(
-        self, pixels: np.ndarray, face: Face, flow_side: int, device: torch.device
-    ) -> None:
-        crop = crop_face(pixels, face, native_size(face))
-        self._crop = to_tensor(crop[None], device)  # 1,3,R,R
-        self._mask = torch.from_numpy(face_mask(face.landmarks, flow_side)).to(device)
-        red, green, blue = np.moveaxis(crop, 2, 0)
-        highest = np.maximum(np.maximum(red, green), blue)
-        lowest = np.minimum(np.minimum(red, green), blue)
-        self._is_grey = bool((highest - lowest).mean() < GREY)
-
-    def levels(self, change: Change) -> np.ndarray:
-        """What one change adds to the crop, float32 (R,R,3) in levels of 0-255."""
-        # Blending displaced content with the photo would show both: the displacement itself is
-        # reduced to zero towards the edge of the paste mask instead.
-        change = change._replace(flow=change.flow * self._mask)
-        delta = (apply_change(self._crop, change, "bicubic") - self._crop)[0] * 127.5
-        levels: np.ndarray = delta.permute(1, 2, 0).float().cpu().numpy()
-        if self._is_grey:  # a black-and-white photo stays one: only its brightness changes
-            levels = np.repeat(levels.mean(axis=2, keepdims=True), 3, axis=2)
-        return levels
 
 
 def _make_prediction(distribution: np.ndarray, face: Face, number: int) -> Prediction:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import faceage
@@ -14,8 +13,8 @@ from faceage.errors import AgeError, NoFaceError, PhotoError, WeightsError
 from faceage.faces.alignment import Face
 from faceage.faces.paste import photo_mask
 from faceage.faces.selection import choose_faces
-from faceage.imaging.conversion import to_tensor
 from faceage.imaging.photos import as_photo
+from faceage.inference.torch_backend import TorchBackend
 from faceage.models import tta
 from faceage.models.architecture import ModelConfig
 from faceage.models.generator import FaceAgeModel
@@ -84,9 +83,9 @@ def test_predict_does_not_depend_on_the_mirror(ager: FaceAger, astronaut: Path) 
     pixels = as_photo(astronaut).pixels
     crop = np.ascontiguousarray(pixels[50:200, 150:300])
     mirrored = np.ascontiguousarray(crop[:, ::-1])
-    side = ager.model.config.classifier_crop
+    side = ager.backend.classifier_crop
     shrink = [np.asarray(Image.fromarray(c).resize((side, side))) for c in (crop, mirrored)]
-    years = tta.predict_distributions(ager.model, to_tensor(np.stack(shrink)))
+    years = ager.backend.predict(np.stack(shrink))
     np.testing.assert_allclose(years[0], years[1], atol=1e-5)
 
 
@@ -159,7 +158,7 @@ def test_many_ages_are_decoded_in_batches(
 
 def test_no_change_leaves_the_photo_as_it_is(tiny_model: FaceAgeModel, astronaut: Path) -> None:
     untrained = FaceAgeModel(tiny_model.config).eval().requires_grad_(False)
-    still = FaceAger(untrained, load_detector(), torch.device("cpu"))
+    still = FaceAger(TorchBackend(untrained), load_detector())
     photo = as_photo(astronaut)
     np.testing.assert_array_equal(still.age(photo, to=50)[0].pixels, photo.pixels)
 
@@ -223,4 +222,4 @@ def test_photos_without_faces(ager: FaceAger, tmp_path: Path) -> None:
 def test_the_baseline_is_refused(tiny_model: FaceAgeModel) -> None:
     config = ModelConfig(**(vars(tiny_model.config) | {"decomposition": False}))
     with pytest.raises(WeightsError, match="baseline"):
-        FaceAger(FaceAgeModel(config), None, torch.device("cpu"))  # type: ignore[arg-type]
+        TorchBackend(FaceAgeModel(config))

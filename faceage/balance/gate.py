@@ -38,7 +38,7 @@ class ClassifierJudge:
         self.name = f"classifier {ager.weights_sha}"
 
     def estimate(self, pixels: Pixels, face: Face) -> float:
-        side = self._ager.model.config.classifier_crop
+        side = self._ager.backend.classifier_crop
         crops = FaceCrops([(1, face)], crop_face(pixels, face, side)[None])
         return self._ager.predict_crops(crops)[0].age
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from faceage.ages import GROUP_NAMES, GROUPS, MIN_AGE, YEARS
+from faceage.distributions import nearest_group, summarize_distribution
 from faceage.evaluation import metrics
 from faceage.evaluation.common import Floats, Indices, Inputs
 from faceage.evaluation.measure import Arrays
@@ -20,7 +21,6 @@ from faceage.evaluation.results import (
     Scores,
     TargetResult,
 )
-from faceage.models.tta import nearest_group, summarize_distribution
 
 ADULT = 15.0  # years from which on a face is compared with its identity at other ages
 IDENTITY_TARGETS = (10.0, 30.0, 50.0, 70.0)  # years, of the score of identity

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from faceage import hub
 from faceage.checkpoints import load_weights, read_tensors
+from faceage.distributions import summarize_distribution
 from faceage.faces.alignment import crop_quad
 from faceage.faces.detection import make_detector
 from faceage.imaging.conversion import to_tensor
 from faceage.imaging.skin import skin_colours
 from faceage.models.age_teacher import WINDOW, AgeTeacher, crop_windows, estimate
 from faceage.models.mobilenet import MobileNet
-from faceage.models.tta import predict_distributions, summarize_distribution
+from faceage.models.tta import predict_distributions
 from faceage.models.windows import window_grid
 from faceage.pairs.parsing import GLASSES, HAT, MOUTH, FaceParser
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faceage.distributions import summarize_distribution
 from faceage.models.generator import FaceAgeModel
-from faceage.models.tta import classify_tta, summarize_distribution
+from faceage.models.tta import classify_tta
 
 COVERAGE = 0.8  # of the interval that `summarize_distribution` gives
 LOWEST, HIGHEST = 0.25, 4.0  # temperatures

@@ -25,6 +25,7 @@ from faceage.data.datasets import Dataset, DecodedDataset, Labels, decode, open_
 from faceage.data.degradation import degrade
 from faceage.data.sampling import InfiniteSampler, draw_weights
 from faceage.devices import pick_device
+from faceage.distributions import nearest_group, summarize_distribution
 from faceage.errors import ConfigError, WeightsError
 from faceage.files import replace_file
 from faceage.models.age_teacher import (
@@ -37,7 +38,6 @@ from faceage.models.age_teacher import (
 )
 from faceage.models.encoders import ENCODER_LAYERS
 from faceage.models.mobilenet import LAYERS
-from faceage.models.tta import nearest_group, summarize_distribution
 from faceage.models.windows import window_grid
 from faceage.training.logging import Progress
 from faceage.training.losses import age_losses

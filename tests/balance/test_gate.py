@@ -10,6 +10,7 @@ from stand_ins import AngleEvaluator
 from faceage.api import FaceAger
 from faceage.balance.gate import ClassifierJudge, Gate
 from faceage.faces.alignment import Face
+from faceage.inference.torch_backend import TorchBackend
 
 LANDMARKS = np.array([[96, 121], [160, 121], [128, 158], [103, 187], [153, 187.0]])
 FACE = Face((0, 0, 256, 256), LANDMARKS, 1.0)
@@ -63,7 +64,7 @@ def test_the_classifier_judges_like_predict(tiny_model: Any, portrait: np.ndarra
             return SearchResult([FACE], 0.6)
 
     finder: Any = Finder()
-    ager = FaceAger(tiny_model, finder, next(tiny_model.parameters()).device, "ab" * 32)
+    ager = FaceAger(TorchBackend(tiny_model, "ab" * 32), finder)
     judge = ClassifierJudge(ager)
     assert judge.estimate(portrait, FACE) == ager.predict(portrait)[0].age
     assert judge.name == f"classifier {'ab' * 32}"

@@ -10,12 +10,13 @@ from conftest import TINY
 from stand_ins import CPU, stub_method
 
 from faceage.api import FaceAger
+from faceage.distributions import summarize_distribution
 from faceage.evaluation.methods import FaceBatch, WeightsMethod, open_weights
 from faceage.evaluation.results import MethodInfo
 from faceage.faces.detection import crop_face, make_detector
+from faceage.inference.torch_backend import TorchBackend
 from faceage.models.architecture import ModelConfig
 from faceage.models.generator import FaceAgeModel
-from faceage.models.tta import summarize_distribution
 
 
 def batch(levels: list[int], ages: list[float]) -> FaceBatch:
@@ -40,7 +41,7 @@ def test_faces_are_encoded_once_and_changed_at_the_size_of_the_crop() -> None:
 
 
 def test_age_estimation_is_that_of_the_api(portrait: np.ndarray, tiny_model: FaceAgeModel) -> None:
-    expected = FaceAger(tiny_model, make_detector(), CPU).predict(portrait)[0]
+    expected = FaceAger(TorchBackend(tiny_model), make_detector()).predict(portrait)[0]
     crop = crop_face(portrait, expected.face, TINY.classifier_crop)
     method = WeightsMethod(MethodInfo("tiny", "weights", "x"), tiny_model, CPU)
     (years,) = method.predict(crop[None])

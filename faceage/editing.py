@@ -1,0 +1,87 @@
+"""A photo whose faces are encoded once, and then shown at any ages."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from faceage.ages import check_age
+from faceage.faces.alignment import crop_face, native_size
+from faceage.faces.paste import add_change, face_mask
+from faceage.faces.selection import NumberedFace
+from faceage.imaging.photos import Photo
+from faceage.inference.backend import Backend, FaceChange, Floats, Pixels
+
+# Mean difference of the colour channels, in levels of 0-255, below which a crop is black and white.
+GREY = 1.5
+
+
+class PhotoEditor:
+    """Some faces of one photo, encoded; made by `FaceAger.edit`.
+
+    Attributes:
+        photo: as opened.
+        numbers: the numbers of the faces in the photo, 1 for the largest face.
+        faces: their boxes, landmarks and scores, in the same order.
+    """
+
+    def __init__(self, backend: Backend, photo: Photo, found: Sequence[NumberedFace]) -> None:
+        self.photo = photo
+        self.numbers, self.faces = zip(*found, strict=True)
+        self._backend = backend
+        self._crops = np.stack([crop_face(photo.pixels, f, backend.size) for f in self.faces])
+        self._encoded = backend.encode(self._crops)
+        self._native = [crop_face(photo.pixels, face, native_size(face)) for face in self.faces]
+        self._grey = [_is_grey(crop) for crop in self._native]
+
+    def decode(self, index: int, ages: Sequence[float]) -> list[FaceChange]:
+        """The changes of the face at `index` to all target ages (years)."""
+        return self._backend.decode(self._encoded, index, ages)
+
+    def render(self, ages: Mapping[int, float]) -> np.ndarray:
+        """The photo with each face at an age of its own.
+
+        Args:
+            ages: target ages in years, by the numbers of the faces; the other faces stay.
+
+        Returns:
+            A new array of the shape and type of `photo.full`.
+
+        Raises:
+            AgeError: a target age is out of range.
+        """
+        pixels = self.photo.full.copy()
+        for index, number in enumerate(self.numbers):
+            if number in ages:
+                change = self.decode(index, [check_age(ages[number])])[0]
+                self.paste(pixels, index, change)
+        return pixels
+
+    def paste(self, pixels: np.ndarray, index: int, change: FaceChange) -> None:
+        """Add the change of the face at `index` to `pixels`, an array like `photo.full`."""
+        add_change(pixels, self.faces[index], self._levels(index, change))
+
+    def crop(self, index: int, change: FaceChange) -> Pixels:
+        """The changed face alone, uint8 (S,S,3) at the model's size."""
+        aged = self._backend.apply(self._crops[index], change)
+        levels: Pixels = ((aged + 1) * np.float32(127.5)).round().astype(np.uint8)
+        return levels
+
+    def _levels(self, index: int, change: FaceChange) -> Floats:
+        """What a change adds to the face's crop (R,R,3) at the photo's resolution, in levels."""
+        crop = self._native[index]
+        # Blending displaced content with the photo would show both: the displacement itself is
+        # reduced to zero towards the edge of the paste mask instead.
+        mask = face_mask(self.faces[index].landmarks, change.flow.shape[-1])
+        change = change._replace(flow=change.flow * mask)
+        original = crop.astype(np.float32) / np.float32(127.5) - 1
+        levels: Floats = (self._backend.apply(crop, change) - original) * np.float32(127.5)
+        if self._grey[index]:  # a black-and-white photo stays one: only its brightness changes
+            levels = np.repeat(levels.mean(axis=2, keepdims=True), 3, axis=2)
+        return levels
+
+
+def _is_grey(crop: Pixels) -> bool:
+    red, green, blue = np.moveaxis(crop, 2, 0)
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    return bool((highest - lowest).mean() < GREY)
