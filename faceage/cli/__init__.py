@@ -13,6 +13,7 @@ from faceage.cli import age, align, predict
 from faceage.cli.balance import balance
 from faceage.cli.evaluate import evaluate
 from faceage.cli.pairs import pairs
+from faceage.cli.serve import serve
 from faceage.cli.train import train
 from faceage.cli.train_head_segmenter import train_head_segmenter
 from faceage.cli.train_teacher import train_teacher
@@ -36,6 +37,7 @@ for function in (
     balance,
     train_head_segmenter,
     train_teacher,
+    serve,
     web,
 ):
     app.command()(function)

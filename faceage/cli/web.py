@@ -7,8 +7,10 @@ import typer
 from faceage import hub
 from faceage.cli.batch import load_ager
 from faceage.cli.common import (
+    LOOPBACK,
     DetectorOption,
     DeviceOption,
+    HostOption,
     MinScoreOption,
     WeightsOption,
     command,
@@ -17,14 +19,10 @@ from faceage.cli.common import (
 )
 from faceage.errors import ConfigError
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
 
 @command
 def web(
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
-    ] = "127.0.0.1",
+    host: HostOption = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
     detector: DetectorOption = "yunet",
     min_score: MinScoreOption = 0.6,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from faceage.cli.web import LOOPBACK
+from faceage.cli.common import LOOPBACK
 from faceage.imaging.photos import is_own_result
 
 gradio = pytest.importorskip("gradio", reason="the extra web is not installed")
