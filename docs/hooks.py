@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from typer.main import get_command
 
 from faceage.cli import app
@@ -29,12 +30,6 @@ OUTSIDE = (
     "weights/README.md",
 )
 CLI_PAGE = "docs/reference/cli.md"
-CLI_INTRODUCTION = """# Command line
-
-Made from the program: `faceage COMMAND --help` prints the same. Results go to stdout, messages and
-progress to stderr. The exit code is 0 on success, 1 if a photo failed or a file is missing or
-damaged, 2 for a usage error, 130 if interrupted. `FACEAGE_DEBUG=1` shows the traceback of an
-unexpected error."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -51,16 +46,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         File(uri, str(root), config.site_dir, config.use_directory_urls)
         for uri in (*inside, *outside)
     ]
-    own.append(File.generated(config, CLI_PAGE, content=render_commands()))
     for file in own:
         file.dest_uri = file.dest_uri.removeprefix("docs/")
     return Files([*theme, *own])
 
 
-def render_commands() -> str:
-    """The reference of all commands, as Markdown."""
-    sections = [CLI_INTRODUCTION, *_render_command(get_command(app), "faceage")]
-    return "\n\n".join(sections) + "\n"
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Append the reference of all commands to its page."""
+    if page.file.src_uri != CLI_PAGE:
+        return markdown
+    return "\n\n".join([markdown, *_render_command(get_command(app), "faceage")])
 
 
 def _render_command(command: Any, name: str) -> Iterator[str]:
