@@ -94,9 +94,10 @@ def measure_age(ager: faceage.FaceAger, paths: list[Path], ages: list[float], ou
                 save_photo(photo, aged.pixels, out / path.name, force=True, synthetic={})
     stages.show(f"age to {len(ages)} ages", len(paths))
     start, change = time.process_time(), np.zeros((256, 256, 3), np.float32)
+    mask = np.ones((128, 128), np.float32)
     for _, face in found:
         for _ in range(20):
-            paste_change(photo.pixels, face, change)
+            paste_change(photo.pixels, face, change, mask)
     print(f"\npaste: {50 * (time.process_time() - start):.1f} CPU ms a picture (the last photo's)")
 
 

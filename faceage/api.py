@@ -67,7 +67,7 @@ class Aged:
 
     Attributes:
         age: the target age, in years.
-        pixels: (H,W,3) RGB, uint16 for a photo of 16 bits, else uint8; outside the face masks
+        pixels: (H,W,3) RGB, uint16 for a photo of 16 bits, else uint8; outside the heads
             bit-identical to the photo.
         alpha: the photo's transparency (H,W), of the type of `pixels`, or None.
         crops: the changed faces alone, each uint8 (S,S,3) at the model's size.

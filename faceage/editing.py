@@ -6,13 +6,16 @@ import numpy as np
 
 from faceage.ages import check_age
 from faceage.faces.alignment import crop_face, native_size
-from faceage.faces.paste import add_change, face_mask
+from faceage.faces.paste import add_change, face_mask, head_mask
+from faceage.faces.segmentation import SIZE, segment_head
 from faceage.faces.selection import NumberedFace
 from faceage.imaging.photos import Photo
 from faceage.inference.backend import Backend, FaceChange, Floats, Pixels
 
 # Mean difference of the colour channels, in levels of 0-255, below which a crop is black and white.
 GREY = 1.5
+# Least fraction of the face that is found to be head; below it, the segmentation has failed.
+MIN_HEAD = 0.4
 
 
 class PhotoEditor:
@@ -29,6 +32,7 @@ class PhotoEditor:
         self.numbers, self.faces = zip(*found, strict=True)
         self._backend = backend
         self._crops = np.stack([crop_face(photo.pixels, f, backend.size) for f in self.faces])
+        self._heads = [segment_head(crop) for crop in self._crops]
         self._encoded = backend.encode(self._crops)
         self._native = [crop_face(photo.pixels, face, native_size(face)) for face in self.faces]
         self._grey = [_is_grey(crop) for crop in self._native]
@@ -58,7 +62,19 @@ class PhotoEditor:
 
     def paste(self, pixels: np.ndarray, index: int, change: FaceChange) -> None:
         """Add the change of the face at `index` to `pixels`, an array like `photo.full`."""
-        add_change(pixels, self.faces[index], self._levels(index, change))
+        mask = self.mask(index, change)
+        add_change(pixels, self.faces[index], self._levels(index, change), mask)
+
+    def mask(self, index: int, change: FaceChange) -> Floats:
+        """The weight of a change at each pixel of the crop, (128,128) from 0 to 1.
+
+        It covers the head as it is in the photo and as it is after the change.
+        """
+        head = np.maximum(self._heads[index], segment_head(self.crop(index, change)))
+        inner = face_mask(self.faces[index].landmarks, SIZE)
+        if (head * inner).sum() < MIN_HEAD * inner.sum():  # such as a drawing
+            return inner
+        return head_mask(head)
 
     def crop(self, index: int, change: FaceChange) -> Pixels:
         """The changed face alone, uint8 (S,S,3) at the model's size."""

@@ -58,6 +58,11 @@ REGISTRY: dict[str, WeightsFile] = {
         description="more accurate age prediction, slightly milder ageing, 128 px, for CPUs",
         licence="non-commercial research (see the model card)",
     ),
+    "head-segmenter": WeightsFile(
+        file="head-segmenter.onnx",
+        description="separates the head from the background, when ageing",
+        licence="non-commercial research (see the model card)",
+    ),
     "retinaface": WeightsFile(
         file="detection_mobilenet0.25_Final.pth",
         description="RetinaFace (MobileNet 0.25) face detector, for --detector retinaface",

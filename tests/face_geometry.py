@@ -3,6 +3,7 @@
 import numpy as np
 
 from faceage.faces.alignment import Face
+from faceage.faces.paste import photo_mask
 
 # The five points of a typical face in FFHQ's own pictures, at 256 px.
 FFHQ = np.array([[96, 121], [160, 121], [128, 155], [103, 186], [153, 186]], float)
@@ -30,3 +31,8 @@ def waves(width: int, height: int) -> np.ndarray:
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     channels = [np.sin(x / 17), np.sin(y / 23), np.sin((x + y) / 31)]
     return np.rint(127.5 + 100 * np.stack(channels, 2)).astype(np.uint8)
+
+
+def crop_region(face: Face, shape: tuple[int, ...]) -> np.ndarray:
+    """Where a photo may change: the face's crop, bool (H,W)."""
+    return photo_mask(face, shape, np.ones((8, 8), np.float32)) > 0

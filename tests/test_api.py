@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from face_geometry import crop_region
 from PIL import Image
 
 import faceage
@@ -11,7 +12,6 @@ from faceage.ages import GROUP_NAMES, group_of
 from faceage.api import FaceAger, _make_prediction, load_detector
 from faceage.errors import AgeError, NoFaceError, PhotoError, WeightsError
 from faceage.faces.alignment import Face
-from faceage.faces.paste import photo_mask
 from faceage.faces.selection import choose_faces
 from faceage.imaging.photos import as_photo
 from faceage.inference.torch_backend import TorchBackend
@@ -102,11 +102,11 @@ def test_age_changes_the_face_and_nothing_else(ager: FaceAger, couple: Path) -> 
     young, old = ager.age(photo, to=[5, 70], faces=2)
     assert (young.age, old.age) == (5.0, 70.0)
     assert young.numbers == (2,)
-    mask = photo_mask(young.face, photo.pixels.shape)
+    region = crop_region(young.face, photo.pixels.shape)
     for aged in (young, old):
         changed = (aged.pixels != photo.pixels).any(-1)
         assert changed.mean() > 0.01
-        assert not changed[mask == 0].any()
+        assert not changed[~region].any()
         assert aged.photo.size == Image.open(couple).size
         assert aged.crop.size == (32, 32)
     assert (young.pixels != old.pixels).any()
@@ -115,7 +115,7 @@ def test_age_changes_the_face_and_nothing_else(ager: FaceAger, couple: Path) -> 
 def test_age_of_all_faces_is_the_sum_of_each(ager: FaceAger, couple: Path) -> None:
     photo = as_photo(couple)
     both, one, two = (ager.age(photo, 70, faces=f)[0].pixels for f in ("all", 1, 2))
-    right = photo_mask(ager.predict(photo, 1)[0].face, photo.pixels.shape) > 0
+    right = crop_region(ager.predict(photo, 1)[0].face, photo.pixels.shape)
     np.testing.assert_array_equal(both[right], one[right])
     np.testing.assert_array_equal(both[~right], two[~right])
 
@@ -196,7 +196,7 @@ def test_16_bits_are_kept(ager: FaceAger, portrait: np.ndarray) -> None:
     ).astype(np.uint16)
     aged = ager.age(deep, to=70)[0]
     assert aged.pixels.dtype == np.uint16
-    outside = photo_mask(aged.face, deep.shape) == 0
+    outside = ~crop_region(aged.face, deep.shape)
     np.testing.assert_array_equal(aged.pixels[outside], deep[outside])
     change = aged.pixels.astype(int) - deep
     assert (change % 257 != 0).any()  # finer than 8 bits

@@ -51,6 +51,9 @@ OPTIONS = {
         *("--ages", "--embedder", "--generator", "--out", "--parser", "--people", "--sample"),
         *("--seed", "--size", "--teacher"),
     ],
+    "train-head-segmenter": [
+        *("--data", "--device", "--faces", "--images", "--out", "--parser", "--seed"),
+    ],
     "train-teacher": ["--backbone", "--data", "--device", "--images", "--out", "--seed"],
     "predict": ["--csv", "--draw", "--json", "--jsonl", "--out", *SHARDS, *COMMON],
     "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *SHARDS, *COMMON],

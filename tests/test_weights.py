@@ -109,7 +109,7 @@ def test_find_looks_in_the_package_then_in_the_cache_then_for_a_path(
         (
             "nonsuch",
             "No weights file nonsuch. Give a path, or one of: "
-            "compact-128, distilled-128, retinaface, vgg19.",
+            "compact-128, distilled-128, head-segmenter, retinaface, vgg19.",
         ),
         (hub.DEFAULT, "missing from"),
         ("retinaface", "Get them with: faceage weights fetch retinaface"),
@@ -369,7 +369,9 @@ def test_status_lists_the_registry_and_other_files(packaged: Path, cache: Path) 
     (packaged / "wide.safetensors").write_bytes(b"x")
     found = {s.name: s.path for s in hub.status()}
     assert found.pop("wide") == packaged / "wide.safetensors"
-    assert found == dict.fromkeys(("compact-128", "distilled-128", "retinaface", "vgg19"))
+    assert found == dict.fromkeys(
+        ("compact-128", "distilled-128", "head-segmenter", "retinaface", "vgg19")
+    )
 
 
 def test_registry_entries_have_an_https_url_and_a_sha256() -> None:

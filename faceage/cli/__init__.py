@@ -14,6 +14,7 @@ from faceage.cli.balance import balance
 from faceage.cli.evaluate import evaluate
 from faceage.cli.pairs import pairs
 from faceage.cli.train import train
+from faceage.cli.train_head_segmenter import train_head_segmenter
 from faceage.cli.train_teacher import train_teacher
 from faceage.cli.weights import weights_app
 
@@ -32,6 +33,7 @@ for function in (
     evaluate,
     pairs,
     balance,
+    train_head_segmenter,
     train_teacher,
 ):
     app.command()(function)

@@ -38,10 +38,10 @@ def pairs(
 
     The same command resumes. Faces that leave their person are marked as dropped in faces.csv.
     """
+    from faceage.faces.parsing import FaceParser
     from faceage.hub import file_sha256
     from faceage.pairs.generator import FaceGenerator
     from faceage.pairs.labels import FaceLabeller
-    from faceage.pairs.parsing import FaceParser
     from faceage.pairs.run import PairsConfig, PairsMaker
     from faceage.training.teacher import load_teacher
 

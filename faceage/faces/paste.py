@@ -8,7 +8,9 @@ import numpy as np
 
 from faceage.faces.alignment import Face, apply, crop_bounds, to_crop, to_photo, warp
 
-_MASK_SIDE = 256  # px at which the mask is computed; it is smooth, so it can be enlarged
+_REACH = 0.01  # fraction of the crop's side by which the mask exceeds the head
+_SOFTNESS = 0.01  # the same, standard deviation of the blur of its edge
+_FADE = 0.07  # the same, over which the mask falls to 0 at the crop's border
 _STRIP = 256  # rows of the photo that are changed at a time
 _CHANGE_SIDE = 1536  # px; up to this side a change is enlarged by cubic interpolation
 
@@ -36,32 +38,58 @@ def face_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     return single
 
 
-def photo_mask(face: Face, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask in the photo, float32 (H,W); where it is 0, `paste_change` changes nothing."""
-    mask = np.zeros(shape[:2], np.float32)
+def head_mask(head: np.ndarray) -> np.ndarray:
+    """The weight of a change where the head is: 1 on it and close by, falling smoothly to 0.
+
+    Also exactly 0 at the crop's border, so that no edge shows where hair extends beyond the crop.
+
+    Args:
+        head: the probability of each pixel to be head, float32 (S,S).
+
+    Returns:
+        float32 (S,S) from 0 to 1.
+    """
+    size = head.shape[0]
+    reach = 2 * round(_REACH * size) + 1
+    grown = cv2.dilate(head, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    soft = cv2.GaussianBlur(grown, (0, 0), _SOFTNESS * size)
+    grid = (np.arange(size) + 0.5) / size
+    fade = _smooth_step((np.minimum(grid, 1 - grid) - 0.01) / _FADE)
+    # Pixels that could be hair count as head: a change of part of the hair looks worse than one of
+    # a hat, which is small.
+    mask = _smooth_step((soft - 0.1) / 0.4) * fade[None] * fade[:, None]
+    single: np.ndarray = mask.astype(np.float32)
+    return single
+
+
+def photo_mask(face: Face, shape: tuple[int, ...], mask: np.ndarray) -> np.ndarray:
+    """A crop's mask in the photo, float32 (H,W); where it is 0, `paste_change` changes nothing."""
+    in_photo = np.zeros(shape[:2], np.float32)
     x0, y0, x1, y1 = crop_bounds(face, within=shape)
     if x1 > x0 and y1 > y0:
-        part = (x0, y0, x1, y1)
-        mask[y0:y1, x0:x1] = _warp_to_photo(face_mask(face.landmarks, _MASK_SIDE), face, part)
-    return mask
+        in_photo[y0:y1, x0:x1] = _warp_to_photo(mask, face, (x0, y0, x1, y1))
+    return in_photo
 
 
-def paste_change(pixels: np.ndarray, face: Face, change: np.ndarray) -> np.ndarray:
+def paste_change(
+    pixels: np.ndarray, face: Face, change: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
     """The photo with the face's change added, weighted by the mask.
 
     Args:
         pixels: the photo, uint8 or uint16 (H,W,3).
         change: what to add to the crop, float32 (S,S,3) of any S, in levels of 0-255.
+        mask: of the crop, float32 (M,M) of any M, from 0 to 1; 0 at the border.
 
     Returns:
         A new array like `pixels`; outside the mask bit-identical to it.
     """
     result = pixels.copy()
-    add_change(result, face, change)
+    add_change(result, face, change, mask)
     return result
 
 
-def add_change(pixels: np.ndarray, face: Face, change: np.ndarray) -> None:
+def add_change(pixels: np.ndarray, face: Face, change: np.ndarray, mask: np.ndarray) -> None:
     """As `paste_change`, but changes the array itself, within `crop_bounds`."""
     x0, y0, x1, y1 = crop_bounds(face, within=pixels.shape)
     if x1 <= x0 or y1 <= y0:
@@ -73,7 +101,6 @@ def add_change(pixels: np.ndarray, face: Face, change: np.ndarray) -> None:
         smaller = side < change.shape[0]
         interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
         change = cv2.resize(change, (side, side), interpolation=interpolation)
-    mask = face_mask(face.landmarks, _MASK_SIDE)
     depth = cv2.CV_8U
     if pixels.dtype == np.uint16:
         change, depth = change * 257, cv2.CV_16U

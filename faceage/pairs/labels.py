@@ -13,13 +13,13 @@ from faceage.checkpoints import load_weights, read_tensors
 from faceage.distributions import summarize_distribution
 from faceage.faces.alignment import crop_quad
 from faceage.faces.detection import make_detector
+from faceage.faces.parsing import GLASSES, HAT, MOUTH, FaceParser
 from faceage.imaging.conversion import to_tensor
 from faceage.imaging.skin import skin_colours
 from faceage.models.age_teacher import WINDOW, AgeTeacher, crop_windows, estimate
 from faceage.models.mobilenet import MobileNet
 from faceage.models.tta import predict_distributions
 from faceage.models.windows import window_grid
-from faceage.pairs.parsing import GLASSES, HAT, MOUTH, FaceParser
 
 EMBEDDER_SIZE = 224  # px of the window
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from face_geometry import crop_region
 from PIL import Image
 
 from faceage import api
 from faceage.faces.detection import make_detector
-from faceage.faces.paste import photo_mask
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -34,7 +34,7 @@ def test_age_changes_nothing_outside_the_mask(
 ) -> None:
     run("age", portrait_png, "--weights", tiny_weights, "--to", "20-40:10")
     face = make_detector().detect(portrait)[0]
-    outside = photo_mask(face, portrait.shape) == 0
+    outside = ~crop_region(face, portrait.shape)
     assert outside.mean() > 0.7
     for age in (20, 30, 40):
         result = np.asarray(Image.open(portrait_png.with_name(f"me.age{age}.png")))
@@ -54,7 +54,7 @@ def test_16_bit_photos_stay_16_bit(
     result = cv2.imread(str(tmp_path / f"me.age70{suffix}"), cv2.IMREAD_UNCHANGED)[..., ::-1]
     assert result.dtype == np.uint16
     face = make_detector().detect(portrait)[0]
-    outside = photo_mask(face, portrait.shape) == 0
+    outside = ~crop_region(face, portrait.shape)
     np.testing.assert_array_equal(result[outside], deep[outside])
     assert (result != deep).any()
 
@@ -152,9 +152,9 @@ def test_age_of_one_face_leaves_the_other(run, tiny_weights, couple: Path, tmp_p
     run("age", couple, "--weights", tiny_weights, "--to", 5, "--face", "largest", "--out", tmp_path)
     before, after = (np.asarray(Image.open(p)) for p in (couple, tmp_path / "couple.age05.png"))
     other = make_detector().detect(before)[1]
-    mask = photo_mask(other, before.shape)
+    region = crop_region(other, before.shape)
     assert (before != after).any()
-    np.testing.assert_array_equal(before[mask > 0], after[mask > 0])
+    np.testing.assert_array_equal(before[region], after[region])
 
 
 def test_age_of_a_folder_leaves_out_earlier_results(

@@ -142,7 +142,9 @@ def test_a_face_cut_by_the_border(portrait: np.ndarray, found: Face) -> None:
     assert within(face, found.landmarks - [170, 85], 0.06)
     crop = crop_face(photo, face, 128)
     assert crop[:10].mean() > 60  # filled
-    result = paste_change(photo, face, np.full((128, 128, 3), 30, np.float32))
+    result = paste_change(
+        photo, face, np.full((128, 128, 3), 30, np.float32), np.ones((8, 8), np.float32)
+    )
     assert result.shape == photo.shape
     assert not np.array_equal(result, photo)
 

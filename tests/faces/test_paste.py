@@ -7,7 +7,9 @@ import pytest
 from face_geometry import FFHQ, face_at, moved, turned, waves
 
 from faceage.faces.alignment import to_photo
-from faceage.faces.paste import face_mask, paste_change, photo_mask
+from faceage.faces.paste import face_mask, head_mask, paste_change, photo_mask
+
+FULL = np.ones((128, 128), np.float32)
 
 
 @pytest.mark.parametrize("size", [64, 256])
@@ -34,6 +36,26 @@ def test_mask_ends_before_the_border_for_any_landmarks() -> None:
         assert (mask[:, [0, -1]] == 0).all()
 
 
+def test_head_mask_covers_the_head_and_leaves_the_rest() -> None:
+    y, x = np.indices((128, 128))
+    head = ((x - 60) ** 2 / 30**2 + (y - 64) ** 2 / 40**2 < 1).astype(np.float32)
+    mask = head_mask(head)
+    assert mask.dtype == np.float32
+    assert mask[head == 1].min() > 0.99
+    far = ((x - 60) ** 2 / 42**2 + (y - 64) ** 2 / 52**2) > 1
+    assert (mask[far] == 0).all()
+    assert np.abs(np.diff(mask, axis=0)).max() < 0.95  # no hard edge
+    assert np.abs(np.diff(mask, axis=1)).max() < 0.95
+
+
+def test_head_mask_falls_to_zero_at_the_border() -> None:
+    mask = head_mask(np.ones((128, 128), np.float32))
+    for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]):
+        assert (edge == 0).all()
+    assert (mask[12:-12, 12:-12] == 1).all()
+    assert (head_mask(np.zeros((128, 128), np.float32)) == 0).all()
+
+
 CASES = [
     (FFHQ, 256),
     (turned(FFHQ, 30, 0.3) + 50, 256),  # smaller in the photo than the change
@@ -48,8 +70,9 @@ def test_paste_changes_nothing_outside_the_mask(landmarks: np.ndarray, size: int
     photo, face = waves(400, 320), face_at(landmarks)
     before = photo.copy()
     change = np.full((size, size, 3), -70, np.float32)
-    result = paste_change(photo, face, change)
-    mask = photo_mask(face, photo.shape)
+    mask = face_mask(landmarks, 256)
+    result = paste_change(photo, face, change, mask)
+    mask = photo_mask(face, photo.shape, mask)
     assert mask.shape == (320, 400)
     assert np.array_equal(photo, before)  # the photo given is left alone
     assert result.dtype == np.uint8
@@ -64,15 +87,15 @@ def test_paste_changes_nothing_outside_the_mask(landmarks: np.ndarray, size: int
 @pytest.mark.parametrize(("landmarks", "size"), CASES)
 def test_a_zero_change_leaves_the_photo_identical(landmarks: np.ndarray, size: int) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (320, 400, 3), np.uint8)
-    result = paste_change(photo, face_at(landmarks), np.zeros((size, size, 3), np.float32))
+    result = paste_change(photo, face_at(landmarks), np.zeros((size, size, 3), np.float32), FULL)
     assert np.array_equal(result, photo)
     assert result is not photo
 
 
 def test_paste_clips() -> None:
     photo = waves(256, 256)
-    bright = paste_change(photo, face_at(FFHQ), np.full((64, 64, 3), 900, np.float32))
-    dark = paste_change(photo, face_at(FFHQ), np.full((64, 64, 3), -900, np.float32))
+    bright = paste_change(photo, face_at(FFHQ), np.full((64, 64, 3), 900, np.float32), FULL)
+    dark = paste_change(photo, face_at(FFHQ), np.full((64, 64, 3), -900, np.float32), FULL)
     assert (bright[128, 128] == 255).all()
     assert (dark[128, 128] == 0).all()
 
@@ -83,7 +106,7 @@ def test_paste_maps_a_change_to_its_place_in_the_photo(scale: float) -> None:
     photo = np.full((900, 900, 3), 100, np.uint8)
     change = np.zeros((256, 256, 3), np.float32)
     change[100:120, 150:180] = 50
-    result = paste_change(photo, face_at(landmarks), change).astype(float)[..., 0] - 100
+    result = paste_change(photo, face_at(landmarks), change, FULL).astype(float)[..., 0] - 100
     y, x = np.indices(result.shape)
     centre = np.array([(x * result).sum(), (y * result).sum()]) / result.sum()
     expected = moved(to_photo(landmarks, 256), np.array([[164.5, 109.5]]))[0]
@@ -97,6 +120,6 @@ def test_paste_into_50_megapixels_is_quick() -> None:
     face = face_at(FFHQ * 8 + 1500)  # 2000 px wide
     change = np.full((256, 256, 3), 9, np.float32)
     start = time.perf_counter()
-    result = paste_change(photo, face, change)
+    result = paste_change(photo, face, change, FULL)
     assert time.perf_counter() - start < 3  # some 0.3 s on an idle machine
     assert (result[1500 + 8 * 128, 1500 + 8 * 128] == 99).all()

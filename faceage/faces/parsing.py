@@ -11,6 +11,8 @@ from faceage.errors import ConfigError, WeightsError
 SIZE = 448  # px
 # Classes of CelebAMask-HQ.
 GLASSES, MOUTH, HAT = 6, 11, 18
+# Skin, brows, eyes, glasses, ears, earrings, nose, mouth, lips, neck, necklace and hair.
+HEAD = (*range(1, 16), 17)
 
 
 class FaceParser:
