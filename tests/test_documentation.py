@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import faceage
+from faceage import hub
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "weights" / "README.md"])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "weights" / "README.md"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -36,3 +37,12 @@ def test_architecture_page_lists_every_package_and_module() -> None:
 def test_citation_names_the_version_of_the_package() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.findall(r"^version: (.*)$", text, re.M) == [faceage.__version__]
+
+
+def test_licence_page_states_the_licence_of_every_model() -> None:
+    text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", text, re.M))
+    assert set(rows) >= set(hub.REGISTRY)
+    for name, entry in hub.REGISTRY.items():
+        terms = entry.licence.partition(" (see the model card)")[0]
+        assert terms in rows[name], name
