@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from faceage.ages import check_age
-from faceage.faces.alignment import crop_face, native_size
+from faceage.faces.alignment import Face, crop_face, native_size
 from faceage.faces.paste import add_change, face_mask, head_mask
 from faceage.faces.segmentation import SIZE, segment_head
 from faceage.faces.selection import NumberedFace
@@ -76,6 +76,10 @@ class PhotoEditor:
             return inner
         return head_mask(head)
 
+    def is_grey(self, index: int) -> bool:
+        """Whether the face at `index` is black and white."""
+        return self._grey[index]
+
     def crop(self, index: int, change: FaceChange) -> Pixels:
         """The changed face alone, uint8 (S,S,3) at the model's size."""
         aged = self._backend.apply(self._crops[index], change)
@@ -84,16 +88,26 @@ class PhotoEditor:
 
     def _levels(self, index: int, change: FaceChange) -> Floats:
         """What a change adds to the face's crop (R,R,3) at the photo's resolution, in levels."""
-        crop = self._native[index]
-        # Blending displaced content with the photo would show both: the displacement itself is
-        # reduced to zero towards the edge of the paste mask instead.
-        mask = face_mask(self.faces[index].landmarks, change.flow.shape[-1])
-        change = change._replace(flow=change.flow * mask)
-        original = crop.astype(np.float32) / np.float32(127.5) - 1
-        levels: Floats = (self._backend.apply(crop, change) - original) * np.float32(127.5)
-        if self._grey[index]:  # a black-and-white photo stays one: only its brightness changes
-            levels = np.repeat(levels.mean(axis=2, keepdims=True), 3, axis=2)
-        return levels
+        face, crop = self.faces[index], self._native[index]
+        return change_levels(self._backend, face, crop, change, self._grey[index])
+
+
+def change_levels(
+    backend: Backend, face: Face, crop: Pixels, change: FaceChange, grey: bool
+) -> Floats:
+    """What a change adds to a face's crop, float32 (R,R,3) in levels of 0-255.
+
+    Args:
+        crop: of the face, uint8 (R,R,3) at any resolution R.
+        grey: change only the brightness, as of a black-and-white photo.
+    """
+    # Blending displaced content with the photo would show both: the displacement itself is
+    # reduced to zero towards the edge of the paste mask instead.
+    mask = face_mask(face.landmarks, change.flow.shape[-1])
+    change = change._replace(flow=change.flow * mask)
+    original = crop.astype(np.float32) / np.float32(127.5) - 1
+    levels: Floats = (backend.apply(crop, change) - original) * np.float32(127.5)
+    return np.repeat(levels.mean(axis=2, keepdims=True), 3, axis=2) if grey else levels
 
 
 def _is_grey(crop: Pixels) -> bool:

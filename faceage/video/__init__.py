@@ -1,0 +1,1 @@
+"""Clips with the faces at other ages: reading, tracking, smoothing, writing."""
