@@ -8,6 +8,7 @@ ager.age("me.jpg", to=[5, 70])      # [Aged(age=5.0, photo=<PIL.Image>, ...), ..
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -46,6 +47,18 @@ class Prediction:
     probabilities: dict[str, float]
     face: Face
     number: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The prediction as JSON has it: rounded, with the box in px and the detector's score."""
+        return {
+            "face": self.number,
+            "age": round(self.age, 2),
+            "interval": [round(year, 2) for year in self.interval],
+            "group": self.group,
+            "probabilities": {name: round(p, 5) for name, p in self.probabilities.items()},
+            "box": [round(float(v), 1) for v in self.face.box],
+            "score": round(float(self.face.score), 4),
+        }
 
 
 @dataclass(frozen=True, eq=False)

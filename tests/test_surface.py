@@ -55,6 +55,11 @@ OPTIONS = {
         *("--data", "--device", "--faces", "--images", "--out", "--parser", "--seed"),
     ],
     "train-teacher": ["--backbone", "--data", "--device", "--images", "--out", "--seed"],
+    "serve": [
+        *("--detector", "--device", "--host", "--max-mb", "--max-megapixels", "--min-score"),
+        *("--port", "--queue", "--timeout", "--weights"),
+    ],
+    "web": ["--detector", "--device", "--host", "--min-score", "--port", "--weights"],
     "predict": ["--csv", "--draw", "--json", "--jsonl", "--out", *SHARDS, *COMMON],
     "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *SHARDS, *COMMON],
     "align": ["--out", "--size", *SHARDS, *PHOTOS],

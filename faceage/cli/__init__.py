@@ -13,9 +13,11 @@ from faceage.cli import age, align, predict
 from faceage.cli.balance import balance
 from faceage.cli.evaluate import evaluate
 from faceage.cli.pairs import pairs
+from faceage.cli.serve import serve
 from faceage.cli.train import train
 from faceage.cli.train_head_segmenter import train_head_segmenter
 from faceage.cli.train_teacher import train_teacher
+from faceage.cli.web import web
 from faceage.cli.weights import weights_app
 
 app = typer.Typer(
@@ -35,6 +37,8 @@ for function in (
     balance,
     train_head_segmenter,
     train_teacher,
+    serve,
+    web,
 ):
     app.command()(function)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)

@@ -45,6 +45,10 @@ MinScoreOption = Annotated[
 WeightsOption = Annotated[
     str, typer.Option("--weights", metavar="NAME|FILE", help="The model: a name or a file.")
 ]
+HostOption = Annotated[
+    str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
+]
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _quiet = False
 
 

@@ -47,16 +47,7 @@ COLUMN_TYPES: dict[str, type] = {
 
 def prediction_row(file: str, prediction: "Prediction") -> Row:
     """The row of one face."""
-    return {
-        "file": file,
-        "face": prediction.number,
-        "age": round(prediction.age, 2),
-        "interval": [round(year, 2) for year in prediction.interval],
-        "group": prediction.group,
-        "probabilities": {name: round(p, 5) for name, p in prediction.probabilities.items()},
-        "box": [round(float(v), 1) for v in prediction.face.box],
-        "score": round(float(prediction.face.score), 4),
-    }
+    return {"file": file, **prediction.as_dict()}
 
 
 def error_row(item: "Item") -> Row:

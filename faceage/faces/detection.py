@@ -1,6 +1,7 @@
 """Finding faces in photos, with five landmarks each."""
 
 import importlib.util
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -126,11 +127,16 @@ class _TwoPassDetector(ABC):
 
     def __init__(self, min_score: float) -> None:
         self.min_score = min_score
+        self._lock = threading.Lock()  # the networks hold state while they search
 
     def detect(self, pixels: np.ndarray) -> list[Face]:
         return self.search(pixels).faces
 
     def search(self, pixels: np.ndarray) -> SearchResult:
+        with self._lock:
+            return self._search(pixels)
+
+    def _search(self, pixels: np.ndarray) -> SearchResult:
         shape, cut_off = pixels.shape, False
         levels = _halve_repeatedly(pixels)
         passes, doubtful = [], []

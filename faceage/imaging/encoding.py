@@ -1,7 +1,7 @@
-"""Pixels and metadata as the bytes of a JPEG, PNG, WebP or TIFF file."""
+"""Pixels and metadata as the bytes of a JPEG, PNG, WebP or TIFF file, or of an animation."""
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,28 @@ def encode_picture(
     if alpha is not None:
         image.putalpha(Image.fromarray(to_8_bit(alpha)))
     return _save(image, format_name, options)
+
+
+def encode_animation(
+    frames: Sequence[Image.Image], seconds: float, mark: Mapping[str, str]
+) -> bytes:
+    """An animated WebP that repeats without end.
+
+    Args:
+        frames: of one size.
+        seconds: duration of a frame.
+        mark: as for `make_exif`.
+    """
+    options: dict[str, Any] = {
+        "exif": make_exif(b"", mark, keep_private=False),
+        "save_all": True,
+        "append_images": frames[1:],
+        "duration": round(1000 * seconds),
+        "loop": 0,
+        "quality": 85,
+        "method": 3,
+    }
+    return _save(frames[0], "WEBP", options)
 
 
 def _save(image: Image.Image, format_name: str, options: dict[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,34 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
             raise _damaged(path, error) from error
 
 
+def read_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
+    """As `open_photo`, for the bytes of a file.
+
+    Raises:
+        PhotoError: not an image, damaged, smaller than 16 px, or of more than `max_pixels`.
+    """
+    with _pillow():
+        try:
+            with Image.open(BytesIO(data), formats=READABLE) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise PhotoError(
+                        f"The photo has {width * height / 1e6:.0f} megapixels; the limit is "
+                        f"{max_pixels / 1e6:.0f}.",
+                        "Make it smaller first.",
+                    )
+                return _read(image, None, image.format not in ("JPEG", "MPO", "WEBP"))
+        except UnidentifiedImageError:
+            raise PhotoError(
+                "The photo is not an image of a kind that can be read.",
+                "Use JPEG, PNG, WebP, TIFF, AVIF, BMP or GIF.",
+            ) from None
+        except PhotoError:
+            raise
+        except Exception as error:  # decoders raise all kinds of errors on damaged files
+            raise _damaged("the photo", error) from error
+
+
 def is_own_result(path: Path) -> bool:
     """Whether a file says in its metadata that it was made by this program."""
     with _pillow():
@@ -247,17 +276,44 @@ def save_photo(
     path = Path(path)
     path = path.with_suffix(result_suffix(path))
     check_free([path], force)
-    mark = annotation_mark() if annotated else {}
-    if synthetic is not None:
-        mark = synthetic_mark(synthetic)
-    keep_private = keep_private or synthetic is None
     try:
-        data = encode_picture(photo, pixels, _WRITABLE[path.suffix.lower()], mark, keep_private)
+        data = encode_photo(
+            photo,
+            pixels,
+            path.suffix,
+            synthetic=synthetic,
+            annotated=annotated,
+            keep_private=keep_private,
+        )
     except (OSError, ValueError, struct.error) as error:
         raise OutputError(
             f"Cannot write {path}: {_reason(error)}.", "Try another format, such as .png."
         ) from error
     return write_file(path, data, force=force)
+
+
+def encode_photo(
+    photo: Photo,
+    pixels: np.ndarray,
+    suffix: str,
+    *,
+    synthetic: Mapping[str, object] | None = None,
+    annotated: bool = False,
+    keep_private: bool = False,
+) -> bytes:
+    """The bytes of the file that `save_photo` would write.
+
+    Args:
+        suffix: one for which `is_writable_suffix` is true; the others are as for `save_photo`.
+
+    Raises:
+        OSError, ValueError, struct.error: the format cannot hold the picture.
+    """
+    mark = annotation_mark() if annotated else {}
+    if synthetic is not None:
+        mark = synthetic_mark(synthetic)
+    keep_private = keep_private or synthetic is None
+    return encode_picture(photo, pixels, _WRITABLE[suffix.lower()], mark, keep_private)
 
 
 def _from_array(array: np.ndarray) -> Photo:

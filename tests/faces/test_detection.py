@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -286,3 +287,13 @@ def test_retinaface_agrees_with_yunet(portrait: np.ndarray, found: Face) -> None
     assert face.side == pytest.approx(found.side, rel=0.06)
     assert np.abs(np.subtract(face.box, found.box)).max() < 15
     assert detector.detect(np.full((200, 200, 3), 128, np.uint8)) == []
+
+
+def test_threads_may_share_a_detector(portrait: np.ndarray) -> None:
+    detector = make_detector()
+    pictures = [np.ascontiguousarray(portrait[: 300 + 30 * n]) for n in range(8)]
+    expected = [detector.detect(picture)[0].box for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = [faces[0].box for faces in pool.map(detector.detect, pictures)]
+            assert found == expected

@@ -1,0 +1,1 @@
+"""The HTTP server: age prediction and ageing for other programs."""

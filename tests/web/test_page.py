@@ -1,0 +1,115 @@
+"""The page in a real browser."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from faceage.cli.common import LOOPBACK
+from faceage.imaging.photos import is_own_result
+
+gradio = pytest.importorskip("gradio", reason="the extra web is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+PORT = 7869
+ADDRESS = f"http://127.0.0.1:{PORT}"
+
+
+def test_errors_do_not_name_the_folder_of_the_upload(tmp_path: Path) -> None:
+    from faceage.errors import PhotoError
+    from faceage.web.page import _describe
+
+    error = PhotoError(f"{tmp_path / 'me.jpg'} is damaged.", "Copy it again.")
+    assert str(tmp_path) not in _describe(error)
+    assert _describe(error).startswith("me.jpg is damaged.")
+
+
+def test_the_page_listens_to_this_machine_only_unless_told_otherwise() -> None:
+    assert "127.0.0.1" in LOOPBACK
+    assert "0.0.0.0" not in LOOPBACK
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    command = [sys.executable, "-m", "faceage", "web", "--port", str(PORT)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    assert process.stderr
+    while "http://" not in (line := process.stderr.readline()):
+        assert process.poll() is None, line
+    yield ADDRESS
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture
+def browser(server: str) -> Iterator[tuple[Any, list[str]]]:
+    """A page of the browser, and the addresses that it requests."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium on this machine")
+    with sync_api.sync_playwright() as tools:
+        chromium = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1200, "height": 900})
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        _open(page, server)
+        yield page, requests
+        chromium.close()
+
+
+def _open(page: Any, address: str) -> None:
+    for attempt in range(20):
+        try:
+            page.goto(address)
+            break
+        except Exception:
+            if attempt == 19:
+                raise
+            time.sleep(1)
+    page.wait_for_selector("text=Show the people", timeout=60_000)
+
+
+_SOURCES = "images => images.map(image => image.src)"
+
+
+@pytest.mark.slow
+def test_upload_slide_and_download(browser: Any, astronaut: Path, tmp_path: Path) -> None:
+    page, requests = browser
+    page.set_input_files("input[type=file]", str(astronaut))
+    page.wait_for_selector("text=predicted age", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('img').length >= 2")
+    before = page.eval_on_selector_all("img", _SOURCES)
+    slider = page.locator("input[type=range]").first
+    slider.fill("78")
+    page.wait_for_function(
+        "old => JSON.stringify([...document.images].map(i => i.src)) != JSON.stringify(old)",
+        arg=before,
+        timeout=20_000,
+    )
+    page.get_by_role("button", name="Make the file").click()
+    page.wait_for_selector("text=astronaut.age78", timeout=60_000)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="KB").last.click()
+    file = tmp_path / "result.jpg"
+    download.value.save_as(file)
+    assert is_own_result(file)
+    assert "age=78" in Image.open(file).getexif()[270]
+    assert Image.open(file).size == Image.open(astronaut).size
+    others = [r for r in requests if not r.startswith((ADDRESS, "data:", "blob:"))]
+    assert others == []
+
+
+@pytest.mark.slow
+def test_a_photo_without_a_face_gives_a_message(browser: Any, tmp_path: Path) -> None:
+    page, _ = browser
+    file = tmp_path / "empty.png"
+    Image.new("RGB", (300, 300), "grey").save(file)
+    page.set_input_files("input[type=file]", str(file))
+    page.wait_for_selector("text=No face", timeout=60_000)
+    assert "Traceback" not in page.content()
