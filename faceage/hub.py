@@ -18,7 +18,7 @@ from pathlib import Path
 
 from faceage.errors import WeightsError
 
-DEFAULT = "compact-128"
+DEFAULT = "paired-128"
 CHECKSUMS = "SHA256SUMS"
 MAX_HEADER = 1 << 20  # bytes, of a safetensors file; the packaged model's header has 15,000
 
@@ -49,13 +49,18 @@ class WeightsFile:
 
 REGISTRY: dict[str, WeightsFile] = {
     DEFAULT: WeightsFile(
-        file="compact-128.safetensors",
+        file="paired-128.safetensors",
         description="age prediction and ageing, 128 px, for CPUs; the default",
+        licence="non-commercial research (see the model card)",
+    ),
+    "compact-128": WeightsFile(
+        file="compact-128.safetensors",
+        description="smaller, with milder ageing and less accurate age prediction",
         licence="non-commercial research (see the model card)",
     ),
     "distilled-128": WeightsFile(
         file="distilled-128.safetensors",
-        description="more accurate age prediction, slightly milder ageing, 128 px, for CPUs",
+        description="the encoder and classifier from which paired-128 was trained",
         licence="non-commercial research (see the model card)",
     ),
     "head-segmenter": WeightsFile(
