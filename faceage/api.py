@@ -139,18 +139,13 @@ def load(
 
 
 def _load_backend(weights: str | Path | None, device: str) -> Backend:
-    if weights is not None and is_exported(weights):
+    if weights is not None and hub.is_exported(weights):
         from faceage.inference.onnx_backend import OnnxBackend
 
         return OnnxBackend(Path(weights), device)
     from faceage.inference.torch_backend import TorchBackend  # imports torch
 
     return TorchBackend.load(hub.find(weights), device)
-
-
-def is_exported(weights: str | Path) -> bool:
-    """Whether weights are a folder, as `faceage export` writes it."""
-    return str(weights) not in hub.REGISTRY and Path(weights).is_dir()
 
 
 def load_detector(name: str = "yunet", min_score: float = MIN_SCORE) -> Detector:

@@ -15,7 +15,7 @@ from faceage import hub
 from faceage.checkpoints import load_weights, read_metadata
 from faceage.errors import ConfigError, WeightsError
 from faceage.files import check_free, make_folder, replace_file, write_file
-from faceage.inference.onnx_backend import DESCRIPTION, FORMAT, GRAPHS
+from faceage.inference.onnx_backend import FORMAT, GRAPHS
 from faceage.models.decoders import Decomposed
 from faceage.models.generator import FaceAgeModel
 from faceage.models.tta import classify_tta, decode_tta, encode_tta
@@ -56,7 +56,7 @@ def export_model(
         raise ConfigError(
             "Exporting needs onnx and onnxscript.", "Install them: pip install 'faceage[export]'"
         ) from None
-    files = [folder / name for name in (*GRAPHS, DESCRIPTION)]
+    files = [folder / name for name in (*GRAPHS, hub.EXPORT_DESCRIPTION)]
     check_free(files, force)
     path = hub.find(weights)
     model, _ = load_weights(path)

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from faceage.errors import ConfigError, WeightsError
-from faceage.hub import file_sha256
+from faceage.hub import EXPORT_DESCRIPTION, file_sha256
 from faceage.inference.backend import FaceChange, Floats, Pixels
 
 FORMAT = "faceage-onnx-1"
 GRAPHS = ("predict.onnx", "encode.onnx", "decode.onnx")
-DESCRIPTION = "model.json"
 # The execution provider of each device; "auto" takes CUDA if there is one, else the CPU.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -99,12 +98,12 @@ def _normalise(crops: Pixels) -> Floats:  # N,R,R,3 -> N,3,R,R in [-1, 1]
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION
+    path = folder / EXPORT_DESCRIPTION
     hint = "Write the folder again with faceage export."
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise WeightsError(f"There is no {DESCRIPTION} in {folder}.", hint) from None
+        raise WeightsError(f"There is no {EXPORT_DESCRIPTION} in {folder}.", hint) from None
     except ValueError:
         raise WeightsError(f"{path} is damaged.", hint) from None
     expected = {"format": str, "size": int, "classifier_crop": int, "weights": str, "files": dict}

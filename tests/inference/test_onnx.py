@@ -129,6 +129,17 @@ def test_commands_run_without_torch(folder: Path, portrait_png: Path) -> None:
     assert len(list(portrait_png.parent.glob("me.*.png"))) == 2
 
 
+def test_shards_name_the_exported_model(run, folder: Path, portrait_png: Path, copy: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra scale")
+    out = portrait_png.parent / "out"
+    arguments = ("predict", portrait_png, "--out", out, "--shards", 1, "--weights")
+    assert run(*arguments, folder).code == 0
+    assert (out / "predictions" / "00001-of-00001.parquet").is_file()
+    assert run(*arguments, copy).code == 0  # the same model in another place
+    (copy / "model.json").unlink()
+    assert "model.json" in run(*arguments, copy).err
+
+
 def test_files_that_are_missing_or_damaged(copy: Path) -> None:
     (copy / "decode.onnx").write_bytes(b"damaged")
     with pytest.raises(WeightsError, match=r"decode\.onnx is damaged"):
