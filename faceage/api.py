@@ -123,8 +123,10 @@ def load(
     """Load a model and a face detector.
 
     Args:
-        weights: a name (`faceage weights list`) or a path; None is the packaged model.
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        weights: a name (`faceage weights list`) or a path; None is the packaged model. A folder
+            written by `faceage export` is run by ONNX Runtime, without torch.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"; for an exported
+            model "auto", "cpu", "cuda", "coreml", "directml".
         detector: "yunet" or "retinaface".
         min_score: from 0 to 1; faces with a lower score are ignored.
 
@@ -132,10 +134,18 @@ def load(
         WeightsError: the weights are missing, damaged, or of another architecture.
         ConfigError: there is no such device.
     """
+    face_detector = load_detector(detector, min_score)
+    return FaceAger(_load_backend(weights, device), face_detector)
+
+
+def _load_backend(weights: str | Path | None, device: str) -> Backend:
+    if weights is not None and hub.is_exported(weights):
+        from faceage.inference.onnx_backend import OnnxBackend
+
+        return OnnxBackend(Path(weights), device)
     from faceage.inference.torch_backend import TorchBackend  # imports torch
 
-    face_detector = load_detector(detector, min_score)
-    return FaceAger(TorchBackend.load(hub.find(weights), device), face_detector)
+    return TorchBackend.load(hub.find(weights), device)
 
 
 def load_detector(name: str = "yunet", min_score: float = MIN_SCORE) -> Detector:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from faceage.errors import WeightsError
 
-DEFAULT = "compact-128"
+DEFAULT = "paired-128"
 CHECKSUMS = "SHA256SUMS"
+EXPORT_DESCRIPTION = "model.json"  # in a folder written by `faceage export`
 MAX_HEADER = 1 << 20  # bytes, of a safetensors file; the packaged model's header has 15,000
 
 _CHUNK = 1 << 20  # bytes
@@ -49,13 +50,18 @@ class WeightsFile:
 
 REGISTRY: dict[str, WeightsFile] = {
     DEFAULT: WeightsFile(
-        file="compact-128.safetensors",
+        file="paired-128.safetensors",
         description="age prediction and ageing, 128 px, for CPUs; the default",
+        licence="non-commercial research (see the model card)",
+    ),
+    "compact-128": WeightsFile(
+        file="compact-128.safetensors",
+        description="smaller, with milder ageing and less accurate age prediction",
         licence="non-commercial research (see the model card)",
     ),
     "distilled-128": WeightsFile(
         file="distilled-128.safetensors",
-        description="more accurate age prediction, slightly milder ageing, 128 px, for CPUs",
+        description="the encoder and classifier from which paired-128 was trained",
         licence="non-commercial research (see the model card)",
     ),
     "head-segmenter": WeightsFile(
@@ -106,6 +112,22 @@ def packaged_dir() -> Path:
     """The folder of the model files in the package; it need not exist."""
     inside = Path(__file__).parent / "weights"  # in a wheel
     return inside if inside.is_dir() else Path(__file__).parent.parent / "weights"  # in a checkout
+
+
+def is_exported(weights: str | Path) -> bool:
+    """Whether weights are a folder, as `faceage export` writes it."""
+    return str(weights) not in REGISTRY and Path(weights).is_dir()
+
+
+def identify(weights: str | Path | None = None) -> str:
+    """The sha256 of a model's file; of an exported model, that of its description.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    if weights is not None and is_exported(weights):
+        return file_sha256(Path(weights) / EXPORT_DESCRIPTION)
+    return file_sha256(find(weights))
 
 
 def cache_dir() -> Path:

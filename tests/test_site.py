@@ -1,4 +1,4 @@
-"""The documentation site builds without warnings, is complete, and loads nothing else."""
+"""The documentation site builds without warnings, is complete, and needs no other server."""
 
 import html
 import os

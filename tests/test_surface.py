@@ -55,6 +55,7 @@ OPTIONS = {
         *("--data", "--device", "--faces", "--images", "--out", "--parser", "--seed"),
     ],
     "train-teacher": ["--backbone", "--data", "--device", "--images", "--out", "--seed"],
+    "export": ["--force", "--out", "--precision", "--weights"],
     "serve": [
         *("--detector", "--device", "--host", "--max-mb", "--max-megapixels", "--min-score"),
         *("--port", "--queue", "--timeout", "--weights"),

@@ -109,7 +109,7 @@ def test_find_looks_in_the_package_then_in_the_cache_then_for_a_path(
         (
             "nonsuch",
             "No weights file nonsuch. Give a path, or one of: "
-            "compact-128, distilled-128, head-segmenter, retinaface, vgg19.",
+            "paired-128, compact-128, distilled-128, head-segmenter, retinaface, vgg19.",
         ),
         (hub.DEFAULT, "missing from"),
         ("retinaface", "Get them with: faceage weights fetch retinaface"),
@@ -369,9 +369,7 @@ def test_status_lists_the_registry_and_other_files(packaged: Path, cache: Path) 
     (packaged / "wide.safetensors").write_bytes(b"x")
     found = {s.name: s.path for s in hub.status()}
     assert found.pop("wide") == packaged / "wide.safetensors"
-    assert found == dict.fromkeys(
-        ("compact-128", "distilled-128", "head-segmenter", "retinaface", "vgg19")
-    )
+    assert found == dict.fromkeys(hub.REGISTRY)
 
 
 def test_registry_entries_have_an_https_url_and_a_sha256() -> None:
@@ -391,7 +389,7 @@ def test_registry_entries_have_an_https_url_and_a_sha256() -> None:
 
 def test_list_and_info(run, tiny_weights: Path) -> None:
     rows = {row["name"]: row for row in json.loads(run("weights", "list", "--json").out)}
-    assert {"compact-128", "retinaface", "vgg19"} <= rows.keys()
+    assert {"paired-128", "retinaface", "vgg19"} <= rows.keys()
     assert rows["vgg19"]["path"] is None
     assert "retinaface  not on this machine" in run("weights", "list").lines
     info = json.loads(run("weights", "info", tiny_weights, "--json").out)

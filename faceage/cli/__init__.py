@@ -12,6 +12,7 @@ from faceage import __version__
 from faceage.cli import age, align, predict
 from faceage.cli.balance import balance
 from faceage.cli.evaluate import evaluate
+from faceage.cli.export import export
 from faceage.cli.pairs import pairs
 from faceage.cli.serve import serve
 from faceage.cli.train import train
@@ -37,6 +38,7 @@ for function in (
     balance,
     train_head_segmenter,
     train_teacher,
+    export,
     serve,
     web,
 ):

@@ -23,11 +23,12 @@ def load_ager(weights: str, device: str, detector: str, min_score: float) -> "Fa
     with other work, 300 faces took 15 to 24 s with one thread and 45 to 154 s with two; and the
     last digits of the probabilities depend on the number of threads.
     """
-    import torch
-
+    from faceage import hub
     from faceage.api import load
 
-    if "OMP_NUM_THREADS" not in os.environ:
+    if not hub.is_exported(weights) and "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
         torch.set_num_threads(1)
     return load(weights, device, detector, min_score)
 

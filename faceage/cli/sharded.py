@@ -199,7 +199,7 @@ def describe_options(
     options: Row = {"detector": detector, "min_score": min_score}
     options["face"] = faces if faces == "all" else list(faces)
     if weights is not None:
-        options["weights_sha256"] = hub.file_sha256(hub.find(weights))
+        options["weights_sha256"] = hub.identify(weights)
     return options
 
 

@@ -36,8 +36,13 @@ class Encoder(nn.Module):
         return features
 
 
+Pool = Callable[[Tensor, int], Tensor]  # N,C,h,w and bins -> N,C,bins,bins
+
+
 class Decomposition(nn.Module):
     """Attention that splits features into identity and age features (MTLFace, CVPR 2021)."""
+
+    pools: tuple[Pool, Pool] = (F.adaptive_avg_pool2d, F.adaptive_max_pool2d)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -52,8 +57,7 @@ class Decomposition(nn.Module):
         self.spatial_norm = nn.BatchNorm2d(1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:  # N,C,h,w -> two of N,C,h,w
-        average = self._pyramid(F.adaptive_avg_pool2d, features)
-        largest = self._pyramid(F.adaptive_max_pool2d, features)
+        average, largest = (self._pyramid(pool, features) for pool in self.pools)
         channel = self.channel_norm(self.channel(average) + self.channel(largest)).sigmoid()
         summary = torch.cat(
             [features.amax(1, keepdim=True), features.mean(1, keepdim=True)], dim=1
@@ -63,9 +67,7 @@ class Decomposition(nn.Module):
         return features - age_features, age_features
 
     @staticmethod
-    def _pyramid(
-        pool: Callable[[Tensor, int], Tensor], features: Tensor
-    ) -> Tensor:  # N,C,h,w -> N,14C,1,1
+    def _pyramid(pool: Pool, features: Tensor) -> Tensor:  # N,C,h,w -> N,14C,1,1
         pooled = torch.cat([pool(features, bins).flatten(1) for bins in (1, 2, 3)], 1)
         return pooled[..., None, None]
 

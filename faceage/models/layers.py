@@ -23,7 +23,7 @@ class AgeEmbedding(nn.Module):
 
     def forward(self, age: Tensor) -> Tensor:  # (N,) years -> (N, channels)
         age = age.float().clamp(KNOTS[0], KNOTS[-1])
-        right = torch.searchsorted(self.knots, age, right=True).clamp(1, len(KNOTS) - 1)
+        right = (age[:, None] >= self.knots).sum(1).clamp(1, len(KNOTS) - 1)  # as searchsorted
         low, high = self.knots[right - 1], self.knots[right]
         fraction = ((age - low) / (high - low)).unsqueeze(1)
         return torch.lerp(self.table(right - 1), self.table(right), fraction)

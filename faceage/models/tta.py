@@ -37,7 +37,7 @@ def decode_tta(
         target_age, source_age: (M,) years, as for `FaceAgeModel.decode`.
     """
     face = model.decode(views.select(index), target_age, source_age)
-    mirrored = views.select(index + len(views.identity) // 2)
+    mirrored = views.select(index + views.identity.shape[0] // 2)
     mirror = model.decode(mirrored, target_age, source_age)
     flip_x = torch.tensor([-1.0, 1.0], device=index.device)[:, None, None]
     return Change(
@@ -65,4 +65,4 @@ def classify_tta(model: FaceAgeModel, faces: torch.Tensor) -> torch.Tensor:  # N
     both = torch.cat([faces, faces.flip(3)])
     zooms = TTA_ZOOMS[model.config.encoder]
     logits = model.age_logits(both, *zooms)
-    return logits.float().reshape(-1, len(faces), YEARS)
+    return logits.float().reshape(-1, faces.shape[0], YEARS)  # `len` would fix N in an export

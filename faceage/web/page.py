@@ -58,7 +58,6 @@ def build_page(ager: FaceAger) -> gr.Blocks:
                     format="jpeg",
                     buttons=["fullscreen"],
                 )
-                gr.Markdown(NOTICE)
             with gr.Column(scale=2, min_width=360):
                 wipe = gr.ImageSlider(
                     label="Before and after",
@@ -81,6 +80,7 @@ def build_page(ager: FaceAger) -> gr.Blocks:
                 picture = gr.Image(
                     visible=False, interactive=False, show_label=False, buttons=["fullscreen"]
                 )
+        gr.Markdown(NOTICE)
         buttons = [save, sheet, animate]
         opened = [session, faces, wipe, *sliders, choice, *buttons, file, picture]
 
