@@ -167,7 +167,9 @@ def estimate_motion(before: Pixels, after: Pixels, landmarks: Matrix) -> Matrix 
     flow = partial(cv2.calcOpticalFlowPyrLK, winSize=(21, 21), maxLevel=4)
     there, found, _ = flow(first, second, points, points.copy())
     back, again, _ = flow(second, first, there, there.copy())
-    good = (found & again).ravel().astype(bool) & (np.abs(back - points).max(1) < 0.7)
+    good = (np.asarray(found) & np.asarray(again)).ravel().astype(bool) & (
+        np.abs(back - points).max(1) < 0.7
+    )
     if good.sum() < _MIN_POINTS:
         return None
     start, end = ((p[good] + 0.5) / ratio - 0.5 + (x0, y0) for p in (points, there))
