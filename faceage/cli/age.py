@@ -13,6 +13,7 @@ import typer
 from faceage import hub
 from faceage.ages import format_age, parse_ages
 from faceage.cli.batch import load_ager, reject_failing, report_errors, run_batch
+from faceage.cli.clips import age_clips, find_clips
 from faceage.cli.common import (
     AddressOption,
     DetectorOption,
@@ -184,10 +185,15 @@ def age(
         ),
     ] = False,
 ) -> int:
-    """Show the faces of a photo at other ages; the rest of the photo is unchanged."""
+    """Show the faces of a photo or a clip at other ages; the rest of it is unchanged."""
     if_exists = IfExists.from_options(force, skip_existing)
     ages, faces = parse_ages(to), parse_faces(face)
     _check_no_ages(photos, to)
+    if clips := find_clips(photos):
+        if crop or sheet or shard or shards:
+            raise ConfigError("--crop, --sheet and shards are for photos.", "Leave them out.")
+        model = (weights, device, detector, min_score)
+        return age_clips(clips, ages, faces, out, if_exists, model)
     sharding = ShardOptions.from_options(shard, shards, engine, address, workers)
     items = collect_items(photos, recursive=recursive, exclude=out)
     if sharding.apply_to(items):
