@@ -14,6 +14,8 @@ _STRIP = 64  # rows that are converted at a time
 # beside the 3 of the array.
 _LARGE_JPEG = 1 << 26  # px
 
+Encoded = Path | bytes  # a picture file, or its content
+
 # What each EXIF orientation asks for, on arrays (H,W,...).
 _TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
@@ -45,16 +47,16 @@ class Decoded:
     grey: bool
 
 
-def decode_image(image: Image.Image, path: Path | None = None) -> Decoded:
+def decode_image(image: Image.Image, encoded: Encoded | None = None) -> Decoded:
     """The pixels of an image of any mode, turned upright by its EXIF orientation.
 
     Args:
-        path: its file, from which 16-bit colours are read: Pillow reduces them to 8 bits.
+        encoded: its file, from which 16-bit colours are read: Pillow reduces them to 8 bits.
     """
-    has_16_bits = path is not None and _is_16_bit_colour(image)  # known before loading only
+    has_16_bits = encoded is not None and _is_16_bit_colour(image)  # known before loading only
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    if path is not None and _is_large_jpeg(image):
-        large = _decode_jpeg(path, orientation)
+    if encoded is not None and _is_large_jpeg(image):
+        large = _decode_jpeg(encoded, orientation)
         if large is not None:
             icc = image.info.get("icc_profile")
             fits = _colour_space(icc) == b"RGB "
@@ -81,8 +83,8 @@ def decode_image(image: Image.Image, path: Path | None = None) -> Decoded:
         return Decoded(np.array(_convert_to_srgb(image, icc)), None, alpha, None, grey)
     if deep is None:
         pixels = _to_array(image if image.mode == "RGB" else image.convert("RGB"))
-        if path is not None and has_16_bits:
-            deep, alpha = _read_16_bits(path, orientation, pixels, alpha)
+        if encoded is not None and has_16_bits:
+            deep, alpha = _read_16_bits(encoded, orientation, pixels, alpha)
     if deep is not None:
         pixels = to_8_bit(deep)
     return Decoded(pixels, deep, alpha, icc if fits else None, grey)
@@ -131,11 +133,11 @@ def _is_large_jpeg(image: Image.Image) -> bool:
     return in_colour and image.width * image.height > _LARGE_JPEG
 
 
-def _decode_jpeg(path: Path, orientation: int) -> np.ndarray | None:
+def _decode_jpeg(encoded: Encoded, orientation: int) -> np.ndarray | None:
     """The pixels of a JPEG in colour, upright; None if OpenCV cannot decode it."""
     import cv2
 
-    pixels = _decode_by_opencv(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = _decode_by_opencv(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         return None
     for top in range(0, len(pixels), _STRIP):
@@ -146,13 +148,15 @@ def _decode_jpeg(path: Path, orientation: int) -> np.ndarray | None:
     )
 
 
-def _decode_by_opencv(path: Path, flags: int) -> np.ndarray | None:
+def _decode_by_opencv(encoded: Encoded, flags: int) -> np.ndarray | None:
     import cv2
     from cv2.utils import logging
 
     level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # OpenCV prints warnings on stderr
     try:
-        return cv2.imdecode(np.fromfile(path, np.uint8), flags)
+        if isinstance(encoded, bytes):
+            return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+        return cv2.imdecode(np.fromfile(encoded, np.uint8), flags)
     except cv2.error:
         return None
     finally:
@@ -160,7 +164,7 @@ def _decode_by_opencv(path: Path, flags: int) -> np.ndarray | None:
 
 
 def _read_16_bits(
-    path: Path, orientation: int, pixels: np.ndarray, alpha: np.ndarray | None
+    encoded: Encoded, orientation: int, pixels: np.ndarray, alpha: np.ndarray | None
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The colours and alpha of a 16-bit file by OpenCV; None and `alpha` if it reads others.
 
@@ -169,7 +173,7 @@ def _read_16_bits(
     """
     import cv2
 
-    stored = _decode_by_opencv(path, cv2.IMREAD_UNCHANGED)
+    stored = _decode_by_opencv(encoded, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16 or stored.ndim != 3:
         return None, alpha
     # OpenCV turns some files upright and others not.

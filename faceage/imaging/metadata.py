@@ -3,12 +3,13 @@
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from io import BytesIO
+from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image, JpegImagePlugin
 
 from faceage import __version__
+from faceage.imaging.decoding import Encoded
 
 _TAG = ExifTags.Base
 # Only these are kept, because the EXIF of a TIFF also describes how its pixels are stored. The
@@ -130,11 +131,12 @@ def jpeg_settings(image: Image.Image) -> dict[str, Any]:
     }
 
 
-def is_lossless(image: Image.Image, path: Path) -> bool:
-    """Whether the file's coding is lossless."""
-    if image.format == "WEBP":
-        return _is_lossless_webp(path)
-    return image.format not in ("JPEG", "MPO")
+def is_lossless(image: Image.Image, encoded: Encoded | None) -> bool:
+    """Whether an image's file is coded without loss; a WebP whose file is not given: no."""
+    if image.format == "WEBP" and encoded is not None:
+        with BytesIO(encoded) if isinstance(encoded, bytes) else encoded.open("rb") as file:
+            return _is_lossless_webp(file)
+    return image.format not in ("JPEG", "MPO", "WEBP")
 
 
 def read_dpi(value: Any) -> tuple[float, float] | None:
@@ -171,16 +173,15 @@ def _is_writable(entries: dict[int, Any]) -> bool:
     return True
 
 
-def _is_lossless_webp(path: Path) -> bool:
+def _is_lossless_webp(file: BinaryIO) -> bool:
     """Whether the (first) picture in a WebP file is coded as VP8L."""
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            kind, size = header[:4], int.from_bytes(header[4:], "little")
-            if kind in (b"VP8L", b"VP8 "):
-                return kind == b"VP8L"
-            if kind == b"ANMF":  # a frame: 16 bytes, then chunks of its own
-                file.seek(16, os.SEEK_CUR)
-            else:
-                file.seek(size + size % 2, os.SEEK_CUR)
+    file.seek(12)
+    while len(header := file.read(8)) == 8:
+        kind, size = header[:4], int.from_bytes(header[4:], "little")
+        if kind in (b"VP8L", b"VP8 "):
+            return kind == b"VP8L"
+        if kind == b"ANMF":  # a frame: 16 bytes, then chunks of its own
+            file.seek(16, os.SEEK_CUR)
+        else:
+            file.seek(size + size % 2, os.SEEK_CUR)
     return False

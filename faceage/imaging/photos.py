@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from faceage.errors import OutputError, PhotoError
 from faceage.files import check_free, write_file
-from faceage.imaging.decoding import decode_image, to_8_bit
+from faceage.imaging.decoding import Encoded, decode_image, to_8_bit
 from faceage.imaging.encoding import encode_picture
 from faceage.imaging.metadata import (
     annotation_mark,
@@ -146,7 +146,7 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
     with _pillow():
         try:
             with Image.open(path, formats=READABLE) as image:
-                return _read(image, path, is_lossless(image, path))
+                return _read(image, path, path)
         except UnidentifiedImageError:
             suffix = path.suffix.lower()
             what = "in a format" if suffix in UNREADABLE else "not an image of a kind"
@@ -182,7 +182,7 @@ def read_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
                         f"{max_pixels / 1e6:.0f}.",
                         "Make it smaller first.",
                     )
-                return _read(image, None, image.format not in ("JPEG", "MPO", "WEBP"))
+                return _read(image, data)
         except UnidentifiedImageError:
             raise PhotoError(
                 "The photo is not an image of a kind that can be read.",
@@ -220,7 +220,7 @@ def as_photo(source: PhotoLike) -> Photo:
         return open_photo(source)
     with _pillow():
         try:
-            return _read(source, None, source.format not in ("JPEG", "MPO", "WEBP"))
+            return _read(source)
         except PhotoError:
             raise
         except Exception as error:
@@ -346,11 +346,11 @@ def _check_size(name: str, width: int, height: int) -> None:
         )
 
 
-def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
+def _read(image: Image.Image, encoded: Encoded | None = None, path: Path | None = None) -> Photo:
     _check_size(str(path) if path else "the photo", *image.size)
     source_format = "JPEG" if image.format == "MPO" else image.format or "PNG"
     jpeg, several = jpeg_settings(image), has_several_frames(image)
-    decoded = decode_image(image, path)
+    decoded = decode_image(image, encoded)
     info, exif = image.info, kept_exif(image)  # some formats give these only after loading
     return Photo(
         pixels=decoded.pixels,
@@ -363,7 +363,7 @@ def _read(image: Image.Image, path: Path | None, lossless: bool) -> Photo:
         exif=exif,
         dpi=read_dpi(info.get("dpi")),
         progressive=bool(info.get("progressive")),
-        lossless=lossless,
+        lossless=is_lossless(image, encoded),
         compression=tiff_compression(info.get("compression")),
         several=several,
         **jpeg,

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from faceage.errors import PhotoError
 from faceage.imaging.decoding import to_8_bit
 from faceage.imaging.encoding import _encode_16_bit_tiff
-from faceage.imaging.photos import Photo, as_photo, open_photo, save_photo
+from faceage.imaging.photos import Photo, as_photo, open_photo, read_photo, save_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LEVELS = np.random.default_rng(0).integers(0, 65536, (24, 30, 4), np.uint16)
@@ -49,6 +49,15 @@ def test_colours_and_alpha_are_bit_identical(tmp_path: Path, suffix: str, channe
     np.testing.assert_array_equal(result, levels)
     with Image.open(out) as image:  # a second reader agrees: it takes the high bytes
         np.testing.assert_array_equal(np.asarray(image), levels >> 8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_bytes_are_read_like_files(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"p{suffix}", LEVELS)
+    photo, expected = read_photo(path.read_bytes()), open_photo(path)
+    np.testing.assert_array_equal(photo.deep, expected.deep)
+    np.testing.assert_array_equal(photo.alpha, expected.alpha)
+    assert photo.alpha.dtype == np.uint16
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
