@@ -9,6 +9,9 @@ FROM python:3.12-slim
 # The index of PyTorch's CPU builds, which are ten times smaller than the default ones. Empty takes the
 # default ones: --build-arg TORCH_INDEX=
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# OpenCV needs two system libraries.
+RUN apt-get update && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url $TORCH_INDEX} torch torchvision \
     && pip install --no-cache-dir "$(echo /wheels/*.whl)[serve]" \
