@@ -16,12 +16,9 @@ from faceage.faces.detection import make_detector
 from faceage.faces.parsing import GLASSES, HAT, MOUTH, FaceParser
 from faceage.imaging.conversion import to_tensor
 from faceage.imaging.skin import skin_colours
-from faceage.models.age_teacher import WINDOW, AgeTeacher, crop_windows, estimate
-from faceage.models.mobilenet import MobileNet
+from faceage.models.age_teacher import AgeTeacher, estimate
+from faceage.models.identity import IdentityEmbedder, fit_age_part, remove_age_part
 from faceage.models.tta import predict_distributions
-from faceage.models.windows import window_grid
-
-EMBEDDER_SIZE = 224  # px of the window
 
 # A face is dropped where it leaves the person's reference face by more than this.
 MIN_SIMILARITY = -0.1  # cosine of centred embeddings; 0 on average for different people
@@ -100,11 +97,9 @@ class FaceLabeller:
     ) -> None:
         self._teacher, self._parser = teacher, parser
         self._classifier = None if teacher else load_weights(hub.find())[0]
-        self._embedder: MobileNet | None = None
+        self._embedder: IdentityEmbedder | None = None
         if embedder:
-            self._embedder = MobileNet()
-            self._embedder.load_state_dict(read_tensors(embedder))
-            self._embedder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+            self._embedder = IdentityEmbedder(read_tensors(embedder))
         self._detector = make_detector("yunet")
 
     def label(self, images: NDArray[np.uint8]) -> FaceLabels:
@@ -164,25 +159,15 @@ class FaceLabeller:
     def _embed(self, images: torch.Tensor) -> NDArray[np.float64]:
         if self._embedder is None:
             return np.zeros((len(images), 0))
-        identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(len(images), 2, 3)
-        windows = crop_windows(images, window_grid(identity, EMBEDDER_SIZE, WINDOW))
         with torch.autocast("cpu", torch.bfloat16):
-            features = self._embedder(windows.to(memory_format=torch.channels_last))
-        return np.asarray(features.float().mean((2, 3)).numpy(), np.float64)
+            embeddings = self._embedder(to_tensor(images))
+        return np.asarray(embeddings.numpy(), np.float64)
 
 
 def fit_age_embedding(labels: FaceLabels) -> NDArray[np.float64]:
-    """The mean embedding as a quadratic function of age: coefficients (3,D).
-
-    Embeddings depend on age, too; what is left after subtracting the mean of the age is compared.
-    """
-    solution = np.linalg.lstsq(_age_powers(labels.age), labels.embedding, rcond=None)[0]
-    return np.asarray(solution, np.float64)
-
-
-def _age_powers(age: NDArray[np.float64]) -> NDArray[np.float64]:  # (N,) -> N,3
-    scaled = age / 50
-    return np.column_stack([np.ones_like(scaled), scaled, scaled**2])
+    """The mean embedding by age, see `fit_age_part`: coefficients (3,D)."""
+    ages = torch.from_numpy(labels.age)
+    return fit_age_part(torch.from_numpy(labels.embedding), ages).numpy()
 
 
 def similarity_to(
@@ -195,12 +180,14 @@ def similarity_to(
     Args:
         age_embedding: from `fit_age_embedding`.
     """
-    centred = labels.embedding - _age_powers(labels.age) @ age_embedding
-    if not centred.shape[1]:
+    if not labels.embedding.shape[1]:
         return np.full(len(labels), np.nan)
-    norms = np.linalg.norm(centred, axis=1)
-    products = np.maximum(norms * norms[reference], 1e-9)
-    return np.asarray(centred @ centred[reference] / products, np.float64)
+    centred = remove_age_part(
+        torch.from_numpy(labels.embedding),
+        torch.from_numpy(labels.age),
+        torch.from_numpy(age_embedding),
+    )
+    return (centred @ centred[reference]).numpy()
 
 
 def reasons_to_drop(

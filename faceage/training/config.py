@@ -61,6 +61,7 @@ class TrainConfig:
         age_features: the projected discriminator also uses the encoder's age features.
         vgg: file of VGG19's weights (torchvision's .pth, or .safetensors); None: the one that
             `faceage weights fetch vgg19` has fetched.
+        embedder: file of a MobileNetV1 that was trained on identities, for losses.identity.
         weights: start from the generator in this weights file instead of random weights.
         teacher: file of the age teacher (`faceage train-teacher`). The warm-up starts from it and
             learns from its age distributions; needs model.encoder=mobilenet.
@@ -106,6 +107,7 @@ class TrainConfig:
     projected: bool = False
     age_features: bool = False
     vgg: Path | None = None
+    embedder: Path | None = None
     weights: Path | None = None
     teacher: Path | None = None
     distill_from: Path | None = None
@@ -145,6 +147,8 @@ class TrainConfig:
             problems.append(
                 f"{' and '.join(users)} needs a trained classifier: set warmup_images or weights"
             )
+        if self.losses.identity and self.embedder is None:
+            problems.append("losses.identity needs an embedder: set embedder")
         if (self.teacher is None) != (self.distill_from is None):
             problems.append("teacher and distill_from are used together")
         if problems:
@@ -178,7 +182,7 @@ def find_vgg(config: TrainConfig) -> Path | None:
 
 
 # Options that are paths on this machine.
-PATHS = ("data", "out", "pairs", "vgg", "weights", "teacher", "distill_from")
+PATHS = ("data", "out", "pairs", "vgg", "embedder", "weights", "teacher", "distill_from")
 
 # Options that may change when a run resumes.
 CHANGEABLE = (*PATHS, "images", "licence", "memory_gb", "save_minutes", "workers")

@@ -17,6 +17,7 @@ from faceage.data.augmentation import head_mask
 from faceage.models.decoders import displace
 from faceage.models.discriminators import AnyDiscriminator, Features
 from faceage.models.generator import FaceAgeModel, apply_change, group_log_probabilities
+from faceage.models.identity import IdentityEmbedder, remove_age_part
 from faceage.models.vgg import VggFeatures
 
 Terms = dict[str, Tensor]
@@ -47,6 +48,10 @@ class LossWeights:
             several scales (`multiscale_l1`), on pairs.
         paired_features: extension; L1 between the discriminator's fixed features of these faces.
         wrong_age: extension; the discriminator also learns to reject real faces at a wrong group.
+        identity: extension; 1 minus the cosine of the identity embeddings of the face and the aged
+            face, without their part of age; not on pairs, whose targets show the person.
+        skin_tone: extension; L1 between the mean colours of cheeks and nose of the face and the
+            aged face; not on pairs.
     """
 
     reconstruction: float = 10.0
@@ -60,6 +65,8 @@ class LossWeights:
     wrong_age: float = 0.0
     paired: float = 0.0
     paired_features: float = 0.0
+    identity: float = 0.0
+    skin_tone: float = 0.0
 
 
 def age_loss(logits: Tensor, ages: Tensor, groups: Tensor, exact: Tensor) -> Tensor:
@@ -226,6 +233,7 @@ def generator_loss(
     age_views: Callable[[Tensor], Tensor],
     recon_fraction: float = 1.0,
     perceptual: "PerceptualLoss | None" = None,
+    identity: "IdentityLoss | None" = None,
 ) -> tuple[Tensor, Terms, Features]:
     """The generator's losses, except for the age of the source face (`age_loss`).
 
@@ -234,7 +242,7 @@ def generator_loss(
         real: the discriminator's features of `batch.real`.
         age_views: gives that classifier's input: augmented inner faces.
         recon_fraction: the fraction of the batch used for the reconstruction and for the cycle.
-        perceptual: required if its weight is not 0.
+        perceptual, identity: required if their weights are not 0.
 
     Returns:
         The total, its named terms, and the discriminator's features of the aged faces, detached.
@@ -255,8 +263,14 @@ def generator_loss(
         terms["cycle"] = masked_l1(cycled, batch.faces[back], batch.mask[back])
     if weights.perceptual and perceptual is not None:
         terms["perceptual"] = perceptual(reconstruction, batch.faces[:part])
+    guided = ~batch.paired  # pairs have a target picture
+    if weights.identity and identity is not None:
+        terms["identity"] = identity(
+            batch.faces[guided], batch.source_age[guided], aged[guided], batch.target_age[guided]
+        )
+    if weights.skin_tone:
+        terms["skin_tone"] = skin_tone_l1(aged[guided], batch.faces[guided])
     if weights.target_age:
-        guided = ~batch.paired  # pairs have a target picture
         ages, groups = batch.target_age[guided], batch.target_group[guided]
         exact = torch.ones_like(groups, dtype=torch.bool)
         logits = ema.classify(age_views(aged[guided]))
@@ -315,6 +329,13 @@ def feature_l1(a: Features, b: Features, rows: list[Tensor]) -> Tensor:
     return torch.stack(terms).mean()
 
 
+def skin_tone_l1(a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S twice -> scalar
+    """Mean absolute difference of the mean colours of cheeks and nose, in FFHQ crops."""
+    side = a.shape[-1]
+    rows, columns = slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
+    return (a - b)[..., rows, columns].mean((2, 3)).abs().mean()
+
+
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar
     """Mean absolute difference where the mask is 1; 0 if the mask is empty."""
     return ((a - b).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)
@@ -332,3 +353,27 @@ class PerceptualLoss(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S in [-1, 1] twice -> scalar
         found = self.features(torch.cat([a, b]), self.TAPS)
         return torch.stack([F.l1_loss(*x.float().chunk(2)) for x in found]).mean()
+
+
+class IdentityLoss(nn.Module):
+    """1 minus the cosine similarity of identity embeddings, without their part of age.
+
+    Args:
+        embedder: the identity embedder.
+        age_part: the mean embedding by age, from `fit_age_part`.
+    """
+
+    age_part: Tensor
+
+    def __init__(self, embedder: IdentityEmbedder, age_part: Tensor) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.register_buffer("age_part", age_part)
+
+    def forward(
+        self, faces: Tensor, source_age: Tensor, aged: Tensor, target_age: Tensor
+    ) -> Tensor:  # N,3,S,S in [-1, 1] and (N,) years, twice -> scalar
+        with torch.no_grad():
+            wanted = remove_age_part(self.embedder(faces), source_age, self.age_part)
+        found = remove_age_part(self.embedder(aged), target_age, self.age_part)
+        return 1 - (wanted * found).sum(1).mean()

@@ -26,6 +26,7 @@ from faceage.files import make_folder
 from faceage.imaging.photos import Photo, save_photo
 from faceage.models.discriminators import Features
 from faceage.models.generator import FaceAgeModel
+from faceage.models.identity import IdentityEmbedder, fit_age_part
 from faceage.models.vgg import VggFeatures
 from faceage.training import preview
 from faceage.training.batches import MAX_TARGET_AGE, StepPlan, TrainingData, load_data
@@ -34,6 +35,7 @@ from faceage.training.interruption import StopRequest, TrainingInterrupted
 from faceage.training.logging import Progress
 from faceage.training.losses import (
     DiscriminatorBatch,
+    IdentityLoss,
     SynthesisBatch,
     Terms,
     age_loss,
@@ -52,6 +54,7 @@ from faceage.training.state import (
 
 WEIGHTS = "weights.safetensors"
 CALIBRATION_BATCHES, CALIBRATION_BATCH = 24, 64
+EMBEDDER_SIZE = 128  # px; at 224 px, on which it was trained, it takes three times as long
 MAX_SKIPPED = 100  # steps in a row with gradients that are not finite
 
 
@@ -137,6 +140,7 @@ class Trainer:
         self.networks, self.data, self.state, self.progress = networks, data, run, progress
         self._skipped_in_a_row = 0
         self._warmup_done = bool(config.warmup_images or config.weights)
+        self._identity = self._make_identity_loss() if config.losses.identity else None
 
     def run(self) -> Path:
         """Run the training loop; returns the exported weights file."""
@@ -266,6 +270,7 @@ class Trainer:
                 networks.age_views,
                 config.recon_fraction,
                 networks.perceptual,
+                self._identity,
             )
         if config.losses.age and config.lr_encoder and config.model.decomposition:
             sources = images[: len(plan.index)]
@@ -327,6 +332,21 @@ class Trainer:
                     "Lower lr and lr_discriminator, or set grad_clip=1 or dtype=float32.",
                 )
 
+    @torch.no_grad()
+    def _make_identity_loss(self) -> IdentityLoss:
+        """The identity loss, with the mean embedding by age on balanced faces of the train set."""
+        assert self.config.embedder
+        embedder = IdentityEmbedder(read_tensors(self.config.embedder), EMBEDDER_SIZE)
+        embedder = self.networks.to_device(embedder)
+        embeddings, ages = [], []
+        for images, index in self._calibration_batches():
+            labels = self._labels(index)
+            faces, _ = whole_faces(images, labels.valid, self.config.model.size)
+            with self._autocast():
+                embeddings.append(embedder(faces))
+            ages.append(labels.ages)
+        return IdentityLoss(embedder, fit_age_part(torch.cat(embeddings), torch.cat(ages)))
+
     # -- EMA weights -----------------------------------------------------------------------------
 
     def _end_warmup(self) -> None:
@@ -365,18 +385,21 @@ class Trainer:
     def _recalibrate(
         self, model: FaceAgeModel, norms: list[BatchNorm], run: Callable[[Tensor, Tensor], None]
     ) -> None:
-        # The same faces in every process, for the same statistics in every process.
-        sampler, size = self.data.planner.sampler, CALIBRATION_BATCH
-        indices = [sampler.batch(size * number, size) for number in range(CALIBRATION_BATCHES)]
-        pictures = self.data.train.batches(indices)
+        batches = self._calibration_batches()
 
         def batch(number: int) -> None:
-            images = next(pictures).to(self.device)
-            torch.manual_seed(number)
-            run(images, indices[number])
+            run(*next(batches))
 
         model.eval()
         recalibrate(norms, batch, CALIBRATION_BATCHES)
+
+    def _calibration_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures and their indices: the same, with the same random numbers, in every process."""
+        sampler, size = self.data.planner.sampler, CALIBRATION_BATCH
+        indices = [sampler.batch(size * number, size) for number in range(CALIBRATION_BATCHES)]
+        for number, images in enumerate(self.data.train.batches(indices)):
+            torch.manual_seed(number)
+            yield images.to(self.device), indices[number]
 
     # -- results ---------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """The losses, compared with values computed by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from faceage.models.vgg import VggFeatures
 from faceage.models.windows import inner_face
 from faceage.training.losses import (
     DiscriminatorBatch,
+    IdentityLoss,
     LossWeights,
     PerceptualLoss,
     SynthesisBatch,
@@ -27,6 +29,7 @@ from faceage.training.losses import (
     generator_loss,
     masked_l1,
     multiscale_l1,
+    skin_tone_l1,
 )
 
 
@@ -421,3 +424,71 @@ def test_perceptual_loss(vgg: dict[str, Tensor]) -> None:
     assert 0 < near < far
     far.backward()
     assert a.grad.abs().sum() > 0
+
+
+# --- identity and skin tone -----------------------------------------------------------------------
+
+
+def test_skin_tone_compares_mean_colours_of_cheeks_and_nose() -> None:
+    a = torch.zeros(2, 3, 12, 12)
+    b = a.clone()
+    b[0, 0, 6:8, 4:8] = 0.6  # one of three colours, of one of two faces
+    assert skin_tone_l1(a, b).item() == pytest.approx(0.6 / 6)
+    b[:, :, :6] = 1  # above it
+    assert skin_tone_l1(a, b).item() == pytest.approx(0.6 / 6)
+    b[0, 0, 6:8, 4:8] = torch.tensor([0.5, -0.5, 0.5, -0.5])  # the same mean
+    assert skin_tone_l1(a, b).item() == pytest.approx(0)
+
+
+class _MeanColour(nn.Module):
+    """In place of an embedder."""
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return crops.mean((2, 3))
+
+
+def test_identity_loss_is_one_minus_the_cosine() -> None:
+    loss = IdentityLoss(_MeanColour(), torch.zeros(3, 3))
+    faces = torch.tensor([[1.0, 0, 0], [0, 1, 0]])[:, :, None, None].expand(2, 3, 8, 8)
+    aged = torch.tensor([[2.0, 0, 0], [0, 0, 1]])[:, :, None, None].expand(2, 3, 8, 8)
+    years = torch.tensor([30.0, 30])
+    assert loss(faces, years, faces, years).item() == pytest.approx(0)
+    assert loss(faces, years, aged, years).item() == pytest.approx(0.5)  # (0 + 1) / 2
+
+
+def test_identity_loss_ignores_what_depends_on_age_alone() -> None:
+    age_part = torch.tensor([[0.2, 0, 0], [0.5, 0.5, 0], [0, 0, -1]])
+    loss = IdentityLoss(_MeanColour(), age_part)
+    person = torch.tensor([0.3, -0.6, 0.2])
+
+    def face(age: float) -> Tensor:
+        powers = torch.tensor([1, age / 50, (age / 50) ** 2])
+        return (person + powers @ age_part)[None, :, None, None].expand(1, 3, 8, 8)
+
+    young, old = torch.tensor([5.0]), torch.tensor([70.0])
+    assert loss(face(5), young, face(70), old).item() == pytest.approx(0, abs=1e-6)
+    assert loss(face(5), young, face(70), young).item() > 0.1
+
+
+def test_identity_and_skin_tone_leave_pairs_out(
+    model: FaceAgeModel, discriminator: Discriminator
+) -> None:
+    identity = IdentityLoss(_MeanColour(), torch.zeros(3, 3))
+    weights = LossWeights(identity=2, skin_tone=3, perceptual=0)
+    batch = replace(_batch(), paired=torch.tensor([True, False, True, False]))
+    total, terms, _ = _terms(
+        model, discriminator, batch=batch, weights=weights, identity=identity, recon_fraction=1
+    )
+    aged = generate(model, batch)[0]
+    real = [1, 3]
+    years = batch.source_age[real], batch.target_age[real]
+    faces = batch.faces[real]
+    assert terms["identity"].item() == pytest.approx(
+        identity(faces, years[0], aged[real], years[1]).item(), rel=1e-3
+    )
+    assert terms["skin_tone"].item() == pytest.approx(
+        skin_tone_l1(aged[real], faces).item(), rel=1e-3
+    )
+    others = sum(getattr(LossWeights(), name) * value for name, value in terms.items())
+    weighted = 2 * terms["identity"] + 3 * terms["skin_tone"]
+    assert total.item() == pytest.approx((others + weighted).item(), rel=1e-5)

@@ -20,6 +20,7 @@ from faceage.checkpoints import load_state, load_weights, save_state, save_weigh
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, FaceAgeError, WeightsError
 from faceage.models.generator import FaceAgeModel
+from faceage.models.mobilenet import MobileNet
 from faceage.training import state
 from faceage.training import trainer as training
 from faceage.training.config import TrainConfig, make_config
@@ -378,6 +379,24 @@ def test_training_on_pairs_resumes_exactly(
     assert json.loads(metadata["training"])["pairs"] == ""  # a path of this machine
     for name, value in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], value), name
+
+
+def test_a_run_with_the_identity_loss(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tensors = {k: 0.1 * torch.randn_like(v) for k, v in MobileNet().state_dict().items()}
+    save_file(tensors, tmp_path / "embedder.safetensors")
+    options: dict[str, Any] = {
+        "losses": LossWeights(perceptual=0, identity=1, skin_tone=1),
+        "embedder": tmp_path / "embedder.safetensors",
+        "images": 32,
+    }
+    path = train(make(**options), "cpu")
+    last = _stats(make(**options))[-1]
+    assert 0 < last["loss/G/identity"] < 2
+    assert last["loss/G/skin_tone"] > 0
+    assert json.loads(load_weights(path)[1]["training"])["embedder"] == ""
+    with pytest.raises(ConfigError, match=r"losses\.identity needs an embedder"):
+        train(make(**options | {"embedder": None}), "cpu")
 
 
 def test_only_the_displacement_changes_in_its_part_of_the_training(
