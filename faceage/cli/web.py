@@ -1,5 +1,7 @@
 """faceage web: a page in the browser with an age slider for each face."""
 
+import signal
+import sys
 from typing import Annotated
 
 import typer
@@ -43,9 +45,16 @@ def web(
 
     if host not in LOOPBACK:
         note(f"Anyone who reaches {host}:{port} can use the page: it asks for no password.")
+    for name in ("SIGTERM", "SIGHUP"):  # exit, so that the temporary folder is removed
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
     page = build_page(load_ager(weights, device, detector, min_score))
     say(f"faceage web: http://{host}:{port}")
     try:
         launch_page(page, host, port)
     except OSError:
-        raise ConfigError(f"The port {port} is in use.", "Choose another with --port.") from None
+        raise ConfigError(
+            f"The page cannot listen at {host}:{port}.",
+            "The port may be in use: choose another with --port, or an address of this machine "
+            "with --host.",
+        ) from None

@@ -4,7 +4,9 @@ import atexit
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,14 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 
 MAX_UPLOAD = "50mb"
-KEPT_SECONDS = 1800  # an uploaded photo and its results, after the last use
+KEPT_SECONDS = 1800  # files, after they are written; the photo in memory, after its last use
+SWEEP_SECONDS = 60
 SHEET_AGES = (3, 10, 20, 30, 40, 50, 60, 70, 80)
 ANIMATION_AGES = tuple(range(5, 86, 4))
 # Browsers then load nothing from, and send nothing to, any other host.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    "connect-src 'self' ws: wss: data: blob:; form-action 'self'; frame-ancestors 'self'"
+    "connect-src 'self' data: blob:; form-action 'self'; frame-ancestors 'self'"
 )
 NOTICE = """
 The photo is processed on the machine that runs faceage and nowhere else. It is kept in a temporary
@@ -41,9 +44,7 @@ def build_page(ager: FaceAger) -> gr.Blocks:
     """The page; `launch_page` starts it."""
     folder = _make_private_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(folder)  # where Gradio keeps uploads
-    with gr.Blocks(
-        title="faceage", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)
-    ) as page:
+    with gr.Blocks(title="faceage", analytics_enabled=False) as page:
         session = gr.State(None, time_to_live=KEPT_SECONDS)
         gr.Markdown("# faceage\nShow the people in a photo at other ages.")
         with gr.Row():
@@ -98,16 +99,17 @@ def build_page(ager: FaceAger) -> gr.Blocks:
             numbers = [(f"Face {n + 1}", n) for n in range(len(shown))]
             return [
                 current,
-                gr.Image(current.draw_faces(), visible=True),
-                gr.ImageSlider(
-                    (current.before, current.before), slider_position=100 * current.centre
+                gr.update(value=current.draw_faces(), visible=True),
+                gr.update(
+                    value=(current.before, current.before),
+                    slider_position=100 * current.centre,
                 ),
                 *shown,
                 *hidden,
                 gr.Dropdown(choices=numbers, value=0, visible=len(shown) > 1),
                 *(gr.Button(interactive=True) for _ in buttons),
-                gr.File(None, visible=False),
-                gr.Image(None, visible=False),
+                gr.update(value=None, visible=False),
+                gr.update(value=None, visible=False),
             ]
 
         @_report_errors
@@ -116,13 +118,13 @@ def build_page(ager: FaceAger) -> gr.Blocks:
 
         @_report_errors
         def make_file(current: Session, *ages: float) -> Any:
-            return gr.File(str(current.save(ages, _new_folder(folder))), visible=True)
+            return gr.update(value=str(current.save(ages, _new_folder(folder))), visible=True)
 
         def make_picture(method: Callable[..., Path], ages: tuple[int, ...]) -> Callable[..., Any]:
             @_report_errors
             def make(current: Session, index: int) -> Any:
                 path = str(method(current, index or 0, ages, _new_folder(folder)))
-                return gr.File(path, visible=True), gr.Image(path, visible=True)
+                return gr.update(value=path, visible=True), gr.update(value=path, visible=True)
 
             return make
 
@@ -147,21 +149,23 @@ def build_page(ager: FaceAger) -> gr.Blocks:
     return page
 
 
-def launch_page(page: gr.Blocks, host: str, port: int, block: bool = True) -> Any:
-    """Serve the page, without an account, a share link or requests to other hosts.
+def launch_page(page: gr.Blocks, host: str, port: int) -> None:
+    """Serve the page until the program is interrupted.
+
+    There is no account, no share link and no request to other hosts.
 
     Raises:
-        OSError: the port is in use.
+        OSError: the address cannot be used, or the port is in use.
     """
     theme = gr.themes.Default(  # without fonts from other hosts
         font=["system-ui", "sans-serif"], font_mono=["monospace"]
     )
-    return page.queue(max_size=32).launch(
+    page.queue(max_size=32).launch(
         server_name=host,
         server_port=port,
         share=False,
         inbrowser=False,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         quiet=True,
         show_error=True,
         max_file_size=MAX_UPLOAD,
@@ -170,6 +174,9 @@ def launch_page(page: gr.Blocks, host: str, port: int, block: bool = True) -> An
         theme=theme,
         app_kwargs={"middleware": [Middleware(_SecurityHeaders)]},
     )
+    while True:
+        time.sleep(SWEEP_SECONDS)
+        _remove_old_files(Path(os.environ["GRADIO_TEMP_DIR"]), KEPT_SECONDS)
 
 
 class _SecurityHeaders:
@@ -199,7 +206,7 @@ def _report_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except FaceAgeError as error:
-            raise gr.Error(_describe(error), duration=8) from None
+            raise gr.Error(_describe(error), duration=8, print_exception=False) from None
 
     return run
 
@@ -238,3 +245,14 @@ def _make_private_folder() -> Path:
 def _new_folder(parent: Path) -> Path:
     """A folder of its own for a result, so that its file can have a plain name."""
     return Path(tempfile.mkdtemp(dir=parent))
+
+
+def _remove_old_files(folder: Path, seconds: float) -> None:
+    """Remove the files written more than `seconds` ago.
+
+    Gradio's `delete_cache` would keep rejected uploads.
+    """
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # Gradio may move or remove it at the same time
+            if path.is_file() and time.time() - path.stat().st_mtime > seconds:
+                path.unlink()

@@ -1,10 +1,13 @@
 """The page in a real browser."""
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,16 +38,61 @@ def test_the_page_listens_to_this_machine_only_unless_told_otherwise() -> None:
     assert "0.0.0.0" not in LOOPBACK
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    command = [sys.executable, "-m", "faceage", "web", "--port", str(PORT)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+def test_old_files_are_removed(tmp_path: Path) -> None:
+    from faceage.web.page import _remove_old_files
+
+    (tmp_path / "upload").mkdir()
+    old, new = tmp_path / "upload" / "old.jpg", tmp_path / "new.jpg"
+    for path in (old, new):
+        path.write_bytes(b"photo")
+    os.utime(old, (time.time() - 100,) * 2)
+    _remove_old_files(tmp_path, 60)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_pages_may_connect_to_their_own_host_only() -> None:
+    from faceage.web.page import POLICY
+
+    connect = next(part for part in POLICY.split("; ") if part.startswith("connect-src"))
+    assert set(connect.split()[1:]) == {"'self'", "data:", "blob:"}
+
+
+def _start(port: int, folder: Path) -> subprocess.Popen[str]:
+    """Run the command with `folder` as the place of temporary files."""
+    command = [sys.executable, "-m", "faceage", "web", "--port", str(port)]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr
     while "http://" not in (line := process.stderr.readline()):
         assert process.poll() is None, line
+    return process
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    process = _start(PORT, tmp_path_factory.mktemp("temporary"))
     yield ADDRESS
     process.terminate()
     process.wait(20)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_the_temporary_folder_is_removed_when_the_page_ends(name: str, tmp_path: Path) -> None:
+    process = _start(PORT + 1, tmp_path)
+    for _ in range(100):  # until it answers: it then waits for a signal
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{PORT + 1}", timeout=5).close()
+            break
+        time.sleep(0.2)
+    (folder,) = tmp_path.glob("faceage-web-*")
+    (folder / "photo.jpg").write_bytes(b"photo")
+    number = getattr(signal, name)
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert not folder.exists()
 
 
 @pytest.fixture
