@@ -50,6 +50,9 @@ def build_page(ager: FaceAger) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 upload = gr.File(label="Photo", file_types=["image"], height=140)
+                another = gr.UploadButton(
+                    "Open another photo", file_types=["image"], size="sm", visible=False
+                )
                 with gr.Accordion("Take a photo", open=False):
                     camera = gr.Image(sources=["webcam"], type="numpy", show_label=False)
                 faces = gr.Image(
@@ -83,7 +86,7 @@ def build_page(ager: FaceAger) -> gr.Blocks:
                 )
         gr.Markdown(NOTICE)
         buttons = [save, sheet, animate]
-        opened = [session, faces, wipe, *sliders, choice, *buttons, file, picture]
+        opened = [session, faces, wipe, *sliders, choice, *buttons, file, picture, another]
 
         @_report_errors
         def open_photo(source: Any) -> list[Any]:
@@ -110,6 +113,7 @@ def build_page(ager: FaceAger) -> gr.Blocks:
                 *(gr.Button(interactive=True) for _ in buttons),
                 gr.update(value=None, visible=False),
                 gr.update(value=None, visible=False),
+                gr.update(visible=True),
             ]
 
         @_report_errors
@@ -128,6 +132,7 @@ def build_page(ager: FaceAger) -> gr.Blocks:
 
             return make
 
+        another.upload(lambda path: path, another, upload, show_progress="hidden")
         upload.change(open_photo, upload, opened, show_progress="minimal")
         camera.change(open_photo, camera, opened, show_progress="minimal")
         for slider in sliders:

@@ -154,6 +154,22 @@ def test_upload_slide_and_download(browser: Any, astronaut: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_another_photo_replaces_the_first(browser: Any, astronaut: Path, tmp_path: Path) -> None:
+    page, _ = browser
+    page.set_input_files("input[type=file]", str(astronaut))
+    page.wait_for_selector("text=predicted age", timeout=60_000)
+    photo = Image.open(astronaut)
+    two = Image.new("RGB", (2 * photo.width, photo.height))
+    for left in (0, photo.width):
+        two.paste(photo, (left, 0))
+    two.save(tmp_path / "two.jpg")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Open another photo").click()
+    chooser.value.set_files(tmp_path / "two.jpg")
+    page.wait_for_selector("text=Face 2: predicted age", timeout=60_000)
+
+
+@pytest.mark.slow
 def test_a_photo_without_a_face_gives_a_message(browser: Any, tmp_path: Path) -> None:
     page, _ = browser
     file = tmp_path / "empty.png"
