@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from faceage.api import FaceAger
     from faceage.faces.alignment import Face
     from faceage.faces.selection import NumberedFace
+    from faceage.imaging.credentials import ContentSigner
     from faceage.imaging.photos import Photo
 
 SHEET_TILE = 256  # px; side of a face on a contact sheet
@@ -71,6 +72,7 @@ class AgeOptions:
         if_exists: what to do about results that exist.
         file: of one photo at one age, where the user names it.
         keep_private: copy GPS position, serial numbers and the owner's name into the results.
+        signer: adds Content Credentials to the results.
     """
 
     ages: Sequence[float]
@@ -80,6 +82,7 @@ class AgeOptions:
     if_exists: IfExists = IfExists.REFUSE
     keep_private: bool = False
     file: Path | None = None
+    signer: "ContentSigner | None" = None
 
     def aged_files(self, target: Target, face: int) -> list[Path]:
         """The files of a face, in the order of `ages`; photos show all faces together."""
@@ -184,14 +187,24 @@ def age(
             help="Copy GPS position, serial numbers and the owner's name into the results.",
         ),
     ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PEM",
+            help="Add Content Credentials (C2PA), signed with the certificate and key in this "
+            "file.",
+        ),
+    ] = None,
 ) -> int:
     """Show the faces of a photo or a clip at other ages; the rest of it is unchanged."""
     if_exists = IfExists.from_options(force, skip_existing)
     ages, faces = parse_ages(to), parse_faces(face)
     _check_no_ages(photos, to)
     if clips := find_clips(photos):
-        if crop or sheet or shard or shards:
-            raise ConfigError("--crop, --sheet and shards are for photos.", "Leave them out.")
+        if crop or sheet or sign or shard or shards:
+            raise ConfigError(
+                "--crop, --sheet, --sign and shards are for photos.", "Leave them out."
+            )
         model = (weights, device, detector, min_score)
         return age_clips(clips, ages, faces, out, if_exists, model)
     sharding = ShardOptions.from_options(shard, shards, engine, address, workers)
@@ -199,12 +212,15 @@ def age(
     if sharding.apply_to(items):
         if out is None:
             raise ConfigError("Shards need a folder for their files.", "Add --out DIR.")
+        if sign:
+            raise ConfigError("--sign does not work with shards.", "Leave it out.")
         options = AgeOptions(ages, faces, crop, sheet, keep_private=keep_private)
         task = AgeTask(weights, device, detector, min_score, options)
         return run_in_shards(items, task, out, sharding, include_synthetic, force)
     items = leave_out_results(items, include_synthetic)
     file, folder = _split_out(out, several=len(items) > 1 or len(ages) > 1 or sheet)
-    options = AgeOptions(ages, faces, crop, sheet, if_exists, keep_private, file)
+    signer = _load_signer(sign) if sign else None
+    options = AgeOptions(ages, faces, crop, sheet, if_exists, keep_private, file, signer)
     targets = plan_targets(items, folder, options.known_files)
     if folder:
         make_folder(folder)
@@ -251,6 +267,12 @@ def _check_no_ages(photos: Sequence[str], to: Sequence[str]) -> None:
                 f"There is no photo {name}.",
                 f"Several ages are written --to {to[-1]},{name} or --to {to[-1]} --to {name}.",
             )
+
+
+def _load_signer(path: Path) -> "ContentSigner":
+    from faceage.imaging.credentials import ContentSigner
+
+    return ContentSigner(path)
 
 
 def _split_out(out: Path | None, several: bool) -> tuple[Path | None, Path | None]:
@@ -312,6 +334,7 @@ def age_photo(
             force=options.if_exists is IfExists.OVERWRITE,
             synthetic={"age": ages, "weights": ager.weights_sha[:16]},
             keep_private=options.keep_private,
+            signer=options.signer,
         )
         report(str(path))
 

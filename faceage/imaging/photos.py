@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -32,6 +33,9 @@ from faceage.imaging.metadata import (
     synthetic_mark,
     tiff_compression,
 )
+
+if TYPE_CHECKING:
+    from faceage.imaging.credentials import ContentSigner
 
 try:  # the extra `heif`
     from pillow_heif import register_heif_opener
@@ -250,6 +254,7 @@ def save_photo(
     synthetic: Mapping[str, object] | None = None,
     annotated: bool = False,
     keep_private: bool = False,
+    signer: "ContentSigner | None" = None,
 ) -> Path:
     """Write a result like its source, atomically.
 
@@ -266,6 +271,7 @@ def save_photo(
         annotated: mark the picture as one with ages drawn on it.
         keep_private: let the GPS position, serial numbers and the owner's name pass from the
             source into a synthetic picture; others always get them.
+        signer: adds Content Credentials (C2PA).
 
     Returns:
         The path written.
@@ -289,6 +295,8 @@ def save_photo(
         raise OutputError(
             f"Cannot write {path}: {_reason(error)}.", "Try another format, such as .png."
         ) from error
+    if signer:
+        data = signer.sign(data, path, photo.path)
     return write_file(path, data, force=force)
 
 
