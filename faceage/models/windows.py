@@ -39,6 +39,15 @@ def inner_face(
     return F.interpolate(part, size, mode="bilinear", align_corners=False, antialias=inner > size)
 
 
+def inner_mask(size: int, device: torch.device) -> Tensor:  # -> size,size
+    """1 on the inner face of FFHQ crops, 0 elsewhere."""
+    mask = torch.zeros(size, size, device=device)
+    top, left = round(size * INNER_TOP), round(size * INNER_LEFT)
+    side = round(size * INNER_SIDE)
+    mask[top : top + side, left : left + side] = 1
+    return mask
+
+
 def window_grid(transform: Tensor, size: int, window: Window) -> Tensor:  # N,2,3 -> N,size,size,2
     """Sampling grid of a window in FFHQ crops, in the coordinates of `grid_sample`.
 

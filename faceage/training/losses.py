@@ -19,12 +19,16 @@ from faceage.models.discriminators import AnyDiscriminator, Features
 from faceage.models.generator import FaceAgeModel, apply_change, group_log_probabilities
 from faceage.models.identity import IdentityEmbedder, remove_age_part
 from faceage.models.vgg import VggFeatures
+from faceage.models.windows import inner_mask
 
 Terms = dict[str, Tensor]
 
 # Scales of the L1 of pairs: px that are averaged, and weights.
 SCALES = (1, 4, 8)
 SCALE_WEIGHTS = (0.2, 0.4, 0.4)
+
+# Changes of the skin's colour that cost nothing, in [-1, 1]: 5 levels of 255.
+SKIN_TOLERANCE = 0.04
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,9 @@ class LossWeights:
         paired_features: extension; L1 between the discriminator's fixed features of these faces.
         wrong_age: extension; the discriminator also learns to reject real faces at a wrong group.
         identity: extension; 1 minus the cosine of the identity embeddings of the face and the aged
-            face, without their part of age; not on pairs, whose targets show the person.
-        skin_tone: extension; L1 between the mean colours of cheeks and nose of the face and the
-            aged face; not on pairs.
+            inner face, without their part of age; not on pairs, whose targets show the person.
+        skin_tone: extension; by how much the colours of cheeks and nose change (`skin_change`); not
+            on pairs.
     """
 
     reconstruction: float = 10.0
@@ -269,7 +273,7 @@ def generator_loss(
             batch.faces[guided], batch.source_age[guided], aged[guided], batch.target_age[guided]
         )
     if weights.skin_tone:
-        terms["skin_tone"] = skin_tone_l1(aged[guided], batch.faces[guided])
+        terms["skin_tone"] = skin_change(aged[guided], batch.faces[guided])
     if weights.target_age:
         ages, groups = batch.target_age[guided], batch.target_group[guided]
         exact = torch.ones_like(groups, dtype=torch.bool)
@@ -329,11 +333,16 @@ def feature_l1(a: Features, b: Features, rows: list[Tensor]) -> Tensor:
     return torch.stack(terms).mean()
 
 
-def skin_tone_l1(a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S twice -> scalar
-    """Mean absolute difference of the mean colours of cheeks and nose, in FFHQ crops."""
+def skin_change(a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S twice -> scalar
+    """By how much colours on cheeks and nose differ by more than `SKIN_TOLERANCE`, in FFHQ crops.
+
+    Of means over blocks: a mean over all would allow opposite changes, such as lighter cheeks and a
+    redder nose, and single pixels would forbid wrinkles.
+    """
     side = a.shape[-1]
     rows, columns = slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
-    return (a - b)[..., rows, columns].mean((2, 3)).abs().mean()
+    blocks = F.avg_pool2d((a - b)[..., rows, columns], max(1, side // 32))
+    return F.relu(blocks.abs() - SKIN_TOLERANCE).mean()
 
 
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar
@@ -375,5 +384,8 @@ class IdentityLoss(nn.Module):
     ) -> Tensor:  # N,3,S,S in [-1, 1] and (N,) years, twice -> scalar
         with torch.no_grad():
             wanted = remove_age_part(self.embedder(faces), source_age, self.age_part)
-        found = remove_age_part(self.embedder(aged), target_age, self.age_part)
+        # With the source's hair: its change with age does not count.
+        inner = inner_mask(faces.shape[-1], faces.device)
+        composite = inner * aged + (1 - inner) * faces
+        found = remove_age_part(self.embedder(composite), target_age, self.age_part)
         return 1 - (wanted * found).sum(1).mean()

@@ -16,6 +16,7 @@ from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
 from faceage.models.windows import inner_face
 from faceage.training.losses import (
+    SKIN_TOLERANCE,
     DiscriminatorBatch,
     IdentityLoss,
     LossWeights,
@@ -29,7 +30,7 @@ from faceage.training.losses import (
     generator_loss,
     masked_l1,
     multiscale_l1,
-    skin_tone_l1,
+    skin_change,
 )
 
 
@@ -429,21 +430,36 @@ def test_perceptual_loss(vgg: dict[str, Tensor]) -> None:
 # --- identity and skin tone -----------------------------------------------------------------------
 
 
-def test_skin_tone_compares_mean_colours_of_cheeks_and_nose() -> None:
+def test_skin_change_counts_what_exceeds_the_tolerance() -> None:
     a = torch.zeros(2, 3, 12, 12)
     b = a.clone()
     b[0, 0, 6:8, 4:8] = 0.6  # one of three colours, of one of two faces
-    assert skin_tone_l1(a, b).item() == pytest.approx(0.6 / 6)
-    b[:, :, :6] = 1  # above it
-    assert skin_tone_l1(a, b).item() == pytest.approx(0.6 / 6)
-    b[0, 0, 6:8, 4:8] = torch.tensor([0.5, -0.5, 0.5, -0.5])  # the same mean
-    assert skin_tone_l1(a, b).item() == pytest.approx(0)
+    expected = (0.6 - SKIN_TOLERANCE) / 6
+    assert skin_change(a, b).item() == pytest.approx(expected)
+    b[:, :, :6] = 1  # above cheeks and nose
+    assert skin_change(a, b).item() == pytest.approx(expected)
+    b[0, 0, 6:8, 4:6] = -0.6  # opposite changes do not cancel
+    assert skin_change(a, b).item() == pytest.approx(expected)
+    assert skin_change(a, a + 0.9 * SKIN_TOLERANCE).item() == 0
+
+
+def test_skin_change_ignores_single_lines() -> None:
+    a = torch.zeros(1, 3, 128, 128)
+    b = a.clone()
+    b[..., 70, :] = 0.1  # one of four rows of a block
+    assert skin_change(a, b).item() == 0
 
 
 class _MeanColour(nn.Module):
-    """In place of an embedder."""
+    """In place of an embedder: the mean colour of the inner face, or of the whole crop."""
+
+    def __init__(self, whole: bool = False) -> None:
+        super().__init__()
+        self._whole = whole
 
     def forward(self, crops: Tensor) -> Tensor:
+        if not self._whole:
+            crops = inner_face(crops, crops.shape[-1] // 2)
         return crops.mean((2, 3))
 
 
@@ -454,6 +470,17 @@ def test_identity_loss_is_one_minus_the_cosine() -> None:
     years = torch.tensor([30.0, 30])
     assert loss(faces, years, faces, years).item() == pytest.approx(0)
     assert loss(faces, years, aged, years).item() == pytest.approx(0.5)  # (0 + 1) / 2
+
+
+def test_identity_loss_is_of_the_inner_face() -> None:
+    loss = IdentityLoss(_MeanColour(whole=True), torch.zeros(3, 3))
+    faces = torch.tensor([[1.0, 0, 0]])[:, :, None, None].expand(1, 3, 64, 64)
+    aged = faces.clone()
+    aged[..., :16, :] = torch.tensor([0.0, 1, 0])[:, None, None]  # hair
+    years = torch.tensor([30.0])
+    assert loss(faces, years, aged, years).item() == pytest.approx(0, abs=1e-6)
+    aged[..., 32:40, 32:40] = torch.tensor([0.0, 1, 0])[:, None, None]
+    assert loss(faces, years, aged, years).item() > 1e-5
 
 
 def test_identity_loss_ignores_what_depends_on_age_alone() -> None:
@@ -487,7 +514,7 @@ def test_identity_and_skin_tone_leave_pairs_out(
         identity(faces, years[0], aged[real], years[1]).item(), rel=1e-3
     )
     assert terms["skin_tone"].item() == pytest.approx(
-        skin_tone_l1(aged[real], faces).item(), rel=1e-3
+        skin_change(aged[real], faces).item(), rel=1e-3
     )
     others = sum(getattr(LossWeights(), name) * value for name, value in terms.items())
     weighted = 2 * terms["identity"] + 3 * terms["skin_tone"]
