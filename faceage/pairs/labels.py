@@ -28,6 +28,10 @@ MAX_GLASSES_CHANGE = 0.004  # of the picture's area
 MAX_MISALIGNMENT = 0.12  # of a corner of the FFHQ crop, in fractions of its side
 MIN_SCORE = 0.8  # of the detector; below it the face is mostly distorted
 GENDER_AGE = 12  # years; younger faces are not compared by gender
+# Years that a step of 1 must change the age by, towards youth and towards old age. Below, the step
+# distorts the face instead.
+MIN_SLOPE = (0.5, 1.5)
+MIN_STEP = 0.3  # smaller steps are not judged: the age's error is larger than their effect
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,15 +194,44 @@ def similarity_to(
     return (centred @ centred[reference]).numpy()
 
 
+def find_saturated(
+    age: NDArray[np.float64], step: NDArray[np.float64], reference: int
+) -> NDArray[np.bool_]:  # (N,) twice -> (N,)
+    """Faces of one person, ordered by step, that look no older or younger than milder ones.
+
+    Each is compared with the next face towards the reference that is not saturated.
+
+    Args:
+        age: years.
+        step: in the direction of age.
+        reference: the index of the least changed face.
+    """
+    saturated = np.zeros(len(age), bool)
+    younger, older = range(reference - 1, -1, -1), range(reference + 1, len(age))
+    for side, sign, indices in ((0, -1, younger), (1, 1, older)):
+        last = reference
+        for index in indices:
+            distance = abs(step[index] - step[last])
+            slope = sign * (age[index] - age[last]) / max(distance, MIN_STEP)
+            saturated[index] = distance > MIN_STEP and slope < MIN_SLOPE[side]
+            if not saturated[index]:
+                last = index
+    return saturated
+
+
 def reasons_to_drop(
-    labels: FaceLabels, reference: int, similarity: NDArray[np.float64]
+    labels: FaceLabels,
+    reference: int,
+    similarity: NDArray[np.float64],
+    step: NDArray[np.float64],
 ) -> list[str]:
     """Why each face of one person is dropped; "" where it is kept.
 
     Args:
-        labels: of all the person's faces.
+        labels: of all the person's faces, ordered by step.
         reference: the index of the face that the others are compared with.
         similarity: (N,) to the reference, from `similarity_to`.
+        step: (N,) in the direction of age.
     """
 
     def change(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -212,6 +245,7 @@ def reasons_to_drop(
         "identity": similarity < MIN_SIMILARITY,
         "gender": old_enough & (change(labels.male) > MAX_GENDER_CHANGE),
         "glasses": change(labels.glasses) > MAX_GLASSES_CHANGE,
+        "saturated": find_saturated(labels.age, step, reference),
     }
     return [
         next((name for name, failed in checks.items() if failed[index]), "")

@@ -227,9 +227,10 @@ class PairsMaker:
             own = [i for i, row in enumerate(rendered) if row.person == person]
             part = FaceLabels(*(getattr(labels, f.name)[own] for f in fields(FaceLabels)))
             # The face nearest to the person's own code is the least changed one.
-            reference = int(np.argmin([abs(rendered[i].step) for i in own]))
+            step = np.array([rendered[i].step for i in own])
+            reference = int(np.abs(step).argmin())
             similarity = similarity_to(part, reference, age_embedding)
-            reasons = reasons_to_drop(part, reference, similarity)
+            reasons = reasons_to_drop(part, reference, similarity, step)
             gender = _gender(part.male[reference])
             for place, (index, why) in enumerate(zip(own, reasons, strict=True)):
                 rows.append(

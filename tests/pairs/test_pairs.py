@@ -19,12 +19,15 @@ from faceage.pairs.generator import LATENT, FaceGenerator, _read_files
 from faceage.pairs.labels import (
     FaceLabeller,
     FaceLabels,
+    find_saturated,
     fit_age_embedding,
     reasons_to_drop,
     similarity_to,
 )
 from faceage.pairs.run import PEOPLE_PER_SHARD, PairsConfig, PairsMaker
 from faceage.pairs.shards import Rendered, read_images, read_table, write_shard
+
+STEP = np.array([-3.0, 0, 3])
 
 
 def make_labels(age: list[float], **changes: list[float]) -> FaceLabels:
@@ -100,12 +103,22 @@ def test_without_a_teacher_ages_are_the_packaged_classifiers(portrait: np.ndarra
 )
 def test_reasons_to_drop(changes: dict, expected: list[str]) -> None:
     labels = make_labels([4, 30, 70], **changes)
-    assert reasons_to_drop(labels, 1, np.full(3, np.nan)) == expected
+    assert reasons_to_drop(labels, 1, np.full(3, np.nan), STEP) == expected
 
 
 def test_dropped_where_the_identity_changes() -> None:
     labels = make_labels([4, 30, 70])
-    assert reasons_to_drop(labels, 1, np.array([0.4, 1.0, -0.2])) == ["", "", "identity"]
+    assert reasons_to_drop(labels, 1, np.array([0.4, 1.0, -0.2]), STEP) == ["", "", "identity"]
+
+
+def test_dropped_where_a_farther_step_does_not_change_the_age() -> None:
+    age = np.array([2.0, 2.1, 8, 30, 55, 75, 76, 82])
+    step = np.array([-6.0, -4, -2, 0, 2, 4, 6, 9])
+    expected = [True, False, False, False, False, False, True, True]
+    assert find_saturated(age, step, 3).tolist() == expected
+    age[-1] = 84  # 9 years older than the last one kept, at 5 farther
+    assert find_saturated(age, step, 3).tolist()[-2:] == [True, False]
+    assert not find_saturated(np.full(2, 30.0), np.array([0, 0.2]), 0).any()
 
 
 def test_similarity_without_the_part_that_depends_on_age() -> None:
@@ -191,8 +204,10 @@ def test_it_writes_a_dataset(tmp_path: Path) -> None:
     assert len({row["person"] for row in rows}) == 30
     by_person = [float(row["age"]) for row in rows[:3]]
     assert by_person == sorted(by_person)
+    dropped = [row for row in rows if row["kept"] == "0"]
+    assert {row["why"] for row in dropped} == {"saturated"}  # ages beyond what a picture can hold
     dataset = open_dataset(tmp_path)
-    assert len(dataset) == 90
+    assert len(dataset) == 90 - len(dropped)
     assert dataset.read(dataset.samples[0]).size == (256, 256)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert "Synthetic" in sheet.info["Description"]
