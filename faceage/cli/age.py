@@ -33,7 +33,13 @@ from faceage.cli.common import (
     WorkersOption,
     command,
 )
-from faceage.cli.inputs import Item, collect_items, leave_out_results, open_item
+from faceage.cli.inputs import (
+    Item,
+    collect_items,
+    leave_out_results,
+    note_small_faces,
+    open_item,
+)
 from faceage.cli.outputs import (
     IfExists,
     Target,
@@ -244,6 +250,7 @@ def age(
 
     def work(item: Item, prepared: "tuple[Photo, list[NumberedFace]] | None") -> None:
         if prepared:
+            note_small_faces(item, prepared[1])
             age_photo(ager, item, *prepared, targets[item.path], options)
 
     for _ in run_batch(items, prepare, work, "ageing"):

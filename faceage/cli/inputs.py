@@ -3,7 +3,7 @@
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,11 @@ from faceage.cli.common import list_some, note
 from faceage.errors import PhotoError
 
 if TYPE_CHECKING:
+    from faceage.faces.selection import NumberedFace
     from faceage.imaging.photos import Photo
 
 STDIN = "-"
+SMALL_FACE = 40  # px
 
 
 @dataclass
@@ -155,3 +157,17 @@ def open_item(item: Item) -> "Photo":
     if photo.several:
         note(f"{item.name} has several frames or pages; only the first is used.")
     return photo
+
+
+def note_small_faces(item: Item, found: "Sequence[NumberedFace]") -> None:
+    """Note the faces whose boxes have a shorter side than `SMALL_FACE`."""
+    small = [number for number, face in found if _shorter_side(face.box) < SMALL_FACE]
+    if small:
+        one = len(small) == 1
+        which = f"face {small[0]}" if one else f"{len(small)} of {len(found)} faces"
+        verb = "is" if one else "are"
+        note(f"{item.name}: {which} {verb} under {SMALL_FACE} px; the result is unreliable.")
+
+
+def _shorter_side(box: tuple[float, float, float, float]) -> float:
+    return min(box[2] - box[0], box[3] - box[1])

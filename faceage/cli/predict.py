@@ -27,7 +27,13 @@ from faceage.cli.common import (
     WorkersOption,
     command,
 )
-from faceage.cli.inputs import Item, collect_items, leave_out_results, open_item
+from faceage.cli.inputs import (
+    Item,
+    collect_items,
+    leave_out_results,
+    note_small_faces,
+    open_item,
+)
 from faceage.cli.output_formats import WRITERS, Row, error_row, prediction_row
 from faceage.cli.outputs import IfExists, Target, check_kept, pending_files, plan_targets
 from faceage.cli.sharded import PhotoTask, ShardOptions, describe_options, run_in_shards
@@ -132,6 +138,7 @@ def predict(
         task.load()
 
     def work(item: Item, prepared: "tuple[Photo, FaceCrops]") -> list[Row]:
+        note_small_faces(item, prepared[1].found)
         return predict_photo(task.ager, item, *prepared, targets.get(item.path), if_exists)
 
     writer = WRITERS[formats[0] if formats else "table"]()

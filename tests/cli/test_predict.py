@@ -120,3 +120,15 @@ def test_a_face_too_many(run, astronaut: Path, tiny_weights: Path) -> None:
     assert answer.code == 1
     assert "no face 7" in answer.err
     assert "only 1 face" in answer.err
+
+
+def test_small_faces_are_noted(run, tiny_weights: Path, portrait, tmp_path: Path) -> None:
+    photo = Image.new("RGB", (500, 500), "grey")
+    photo.paste(Image.fromarray(portrait).resize((70, 70)), (20, 20))
+    photo.save(path := tmp_path / "small.png")
+    answer = run("predict", path, "--weights", tiny_weights)
+    assert answer.errors == [f"note: {path}: face 1 is under 40 px; the result is unreliable."]
+    photo.paste(Image.fromarray(portrait).resize((350, 350)), (120, 120))
+    photo.save(path)
+    answer = run("age", path, "--weights", tiny_weights, "--to", 5)
+    assert answer.errors == [f"note: {path}: face 2 is under 40 px; the result is unreliable."]
