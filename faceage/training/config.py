@@ -300,8 +300,7 @@ def make_config(
             if not isinstance(target, dict):
                 raise ConfigError(f"Unknown option {key!r}.", _list_options(TrainConfig))
         target[name] = _parse_value(text.strip())
-    config: TrainConfig = _build(TrainConfig, values, "")
-    return config
+    return from_dict(values)
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -310,6 +309,16 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
         key: str(value) if isinstance(value, Path) else value
         for key, value in dataclasses.asdict(config).items()
     }
+
+
+def from_dict(options: dict[str, Any]) -> TrainConfig:
+    """The options of `to_dict`; those that are missing have their defaults.
+
+    Raises:
+        ConfigError: an unknown option, or a value of a wrong type.
+    """
+    config: TrainConfig = _build(TrainConfig, options, "")
+    return config
 
 
 def _read_recipe(recipe: str) -> dict[str, Any]:

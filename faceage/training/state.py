@@ -10,7 +10,7 @@ import torch
 from faceage.checkpoints import load_state, save_state
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, WeightsError
-from faceage.training.config import CHANGEABLE, TrainConfig, to_dict
+from faceage.training.config import CHANGEABLE, TrainConfig, from_dict, to_dict
 from faceage.training.losses import DiscriminatorBatch
 from faceage.training.networks import Networks
 
@@ -87,7 +87,8 @@ def read_state(
     if not path.is_file():
         return None
     state = load_state(path, device)
-    check_options(path, _fixed_options(to_dict(config)), _fixed_options(state["config"]))
+    then = to_dict(from_dict(state["config"]))  # options that are newer have their defaults
+    check_options(path, _fixed_options(to_dict(config)), _fixed_options(then))
     replay_buffer = make_replay_buffer(config)
     try:
         networks.load_state_dict(state)

@@ -30,7 +30,8 @@ def test_the_paper_has_its_five_losses_and_no_extension() -> None:
     config = _config("paper", vgg="vgg.safetensors")
     config.check()
     losses = dataclasses.asdict(config.losses)
-    extensions = {"target_age", "change", "wrong_age", "paired", "paired_features"}
+    extensions = {"target_age", "change", "wrong_age", "identity", "skin_tone"}
+    extensions |= {"paired", "paired_features"}
     paper = {"reconstruction", "cycle", "adversarial", "age", "perceptual"}
     assert set(losses) == paper | extensions | {"r1"}
     assert all(losses[name] > 0 for name in paper)

@@ -291,6 +291,17 @@ def test_other_options_are_refused(make: Callable[..., TrainConfig]) -> None:
     assert config.out.joinpath("state.pt").read_bytes() == before
 
 
+def test_a_state_without_newer_options_is_resumed(make: Callable[..., TrainConfig]) -> None:
+    config = make(images=16)
+    train(config, "cpu")
+    path = config.out / state.STATE
+    content = load_state(path, torch.device("cpu"))
+    del content["config"]["embedder"], content["config"]["losses"]["identity"]
+    save_state(path, content)
+    train(make(images=24), "cpu")
+    assert _state(config)["images_seen"] == 24
+
+
 def test_a_damaged_state_is_refused(make: Callable[..., TrainConfig]) -> None:
     config = make(images=8)
     train(config, "cpu")
