@@ -1,35 +1,45 @@
-"""The endpoints. Photos come in and go out in memory; nothing is written to a disk."""
+"""The endpoints. Photos come in and go out in memory; nothing is written to a disk.
+
+What a request may take is bounded: the number of requests before their bodies are read, the size of
+a body, the pixels of a photo, the photos that are decoded for /age at the same time, and the time.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import Annotated, Any
 from zipfile import ZIP_STORED, ZipFile
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi_offline import FastAPIOffline
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from faceage import __version__
 from faceage.ages import format_age, parse_ages
-from faceage.api import FaceAger
+from faceage.api import FaceAger, FaceCrops
 from faceage.errors import FaceAgeError, PhotoError
-from faceage.faces.selection import choose_faces, parse_faces
-from faceage.imaging.photos import Photo, encode_photo, read_photo
-from faceage.serve.batching import ModelWorker, QueueFullError
+from faceage.faces.selection import FaceChoice, choose_faces, parse_faces
+from faceage.imaging.photos import encode_photo, read_photo
+from faceage.serve.batching import ModelWorker
 
-_TYPES = {
-    "JPEG": (".jpg", "image/jpeg"),
-    "WEBP": (".webp", "image/webp"),
-    "TIFF": (".tif", "image/tiff"),
+_SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif"}  # of other formats: ".png"
+_MEDIA_TYPES = {
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".tif": "image/tiff",
+    ".png": "image/png",
 }
-_PNG = (".png", "image/png")
 _BODY = {
     "requestBody": {
         "required": True,
@@ -57,14 +67,16 @@ class Limits:
         megabytes: of a request's body.
         megapixels: of a photo.
         seconds: that a request may take.
-        waiting: requests that may wait for the model.
+        requests: that are handled at the same time; further ones are refused.
+        photos: that are held at the same time, decoded, to be aged; further ones wait.
         ages: target ages of one request.
     """
 
     megabytes: float = 25
     megapixels: float = 60
     seconds: float = 30
-    waiting: int = 64
+    requests: int = 64
+    photos: int = 4
     ages: int = 12
 
 
@@ -83,7 +95,7 @@ def make_app(ager: FaceAger, limits: Limits | None = None, threads: int = 2) -> 
         threads: that read photos and find faces.
     """
     limits = limits or Limits()
-    worker = ModelWorker(ager, limits.waiting)
+    worker = ModelWorker(ager)
     readers = ThreadPoolExecutor(threads, "reader")
 
     @asynccontextmanager
@@ -92,21 +104,38 @@ def make_app(ager: FaceAger, limits: Limits | None = None, threads: int = 2) -> 
         worker.stop()
         readers.shutdown(cancel_futures=True)
 
-    app = FastAPI(
+    app = FastAPIOffline(  # FastAPI's own page of documentation loads scripts from another host
         title="faceage",
         version=__version__,
         description="Predict the age of faces, and show them at other ages. Results are synthetic.",
+        redoc_url=None,
         lifespan=lifespan,
     )
+    app.add_middleware(RequestLimit, limit=limits.requests)
     _handle_errors(app)
+    held = asyncio.Semaphore(limits.photos)
 
     async def in_reader(function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(readers, function, *arguments)
 
-    async def read(request: Request) -> Photo:
-        data = await _read_body(request, round(limits.megabytes * 1e6))
-        photo: Photo = await in_reader(read_photo, data, round(limits.megapixels * 1e6))
-        return photo
+    async def render(
+        data: bytes, ages: Sequence[float], faces: FaceChoice, crop: bool
+    ) -> dict[str, bytes]:
+        """The files of a photo at all ages, by their names."""
+        photo = await in_reader(read_photo, data, round(limits.megapixels * 1e6))
+        found = await in_reader(choose_faces, photo, ager.detector, faces)
+        # In place, one age after the other: of each, only the file is kept.
+        results = ager.iter_age(photo, ages, found, in_place=True)
+        suffix = ".png" if crop else _SUFFIXES.get(photo.format, ".png")
+        files: dict[str, bytes] = {}
+        while aged := await asyncio.wrap_future(worker.run(lambda: next(results, None))):
+            pixels = aged.crops[0] if crop else aged.pixels
+            source = photo.derive(pixels) if crop else photo
+            mark = {"age": format_age(aged.age), "weights": ager.weights_sha[:16]}
+            files[f"age{format_age(aged.age)}{suffix}"] = await in_reader(
+                partial(encode_photo, source, pixels, suffix, synthetic=mark)
+            )
+        return files
 
     @app.get("/", include_in_schema=False)
     async def index() -> RedirectResponse:
@@ -122,8 +151,8 @@ def make_app(ager: FaceAger, limits: Limits | None = None, threads: int = 2) -> 
         """The age of every face: years, 80 % interval, group, box; largest face first."""
         async with asyncio.timeout(limits.seconds):
             faces = parse_faces(face)
-            photo = await read(request)
-            crops = await in_reader(ager.crop_faces, photo, faces)
+            data = await _read_body(request, limits.megabytes)
+            crops = await in_reader(_crop_faces, ager, data, limits.megapixels, faces)
             predictions = await asyncio.wrap_future(worker.predict(crops))
         return {"faces": [prediction.as_dict() for prediction in predictions]}
 
@@ -141,35 +170,53 @@ def make_app(ager: FaceAger, limits: Limits | None = None, threads: int = 2) -> 
                 raise RequestError(
                     400, "TooManyAges", f"{len(ages)} ages; the limit is {limits.ages}."
                 )
-            photo = await read(request)
-            found = await in_reader(choose_faces, photo, ager.detector, faces)
-            results = await asyncio.wrap_future(
-                worker.run(lambda: list(ager.iter_age(photo, ages, found)))
-            )
-            suffix, media_type = _PNG if crop else _TYPES.get(photo.format, _PNG)
-            files = {}
-            for aged in results:
-                pixels = aged.crops[0] if crop else aged.pixels
-                source = photo.derive(pixels) if crop else photo
-                mark = {"age": format_age(aged.age), "weights": ager.weights_sha[:16]}
-                files[f"age{format_age(aged.age)}{suffix}"] = await in_reader(
-                    lambda s, p, m: encode_photo(s, p, suffix, synthetic=m), source, pixels, mark
-                )
+            data = await _read_body(request, limits.megabytes)
+            async with held:
+                files = await render(data, ages, faces, crop)
         if len(files) == 1:
-            return Response(next(iter(files.values())), media_type=media_type)
+            name, content = next(iter(files.items()))
+            return Response(content, media_type=_MEDIA_TYPES[Path(name).suffix])
         return Response(_make_zip(files), media_type="application/zip")
 
     return app
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+class RequestLimit:
+    """ASGI middleware that refuses a POST, before its body is read, while `limit` are handled."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app, self._limit = app, limit
+        self._active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return await self._app(scope, receive, send)
+        if self._active >= self._limit:
+            answer = _error(503, "Busy", "Too many requests at once.", "Try again in a second.")
+            answer.headers["Retry-After"] = "1"
+            return await answer(scope, receive, send)
+        self._active += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._active -= 1
+
+
+def _crop_faces(ager: FaceAger, data: bytes, megapixels: float, faces: FaceChoice) -> FaceCrops:
+    """The faces of a photo; the photo itself is not kept."""
+    return ager.crop_faces(read_photo(data, round(megapixels * 1e6)), faces)
+
+
+async def _read_body(request: Request, megabytes: float) -> bytes:
     """The photo's bytes, of a form or of the body itself; never spooled to a disk.
 
     Raises:
-        RequestError: it is too large, malformed or missing.
+        RequestError: it is larger than `megabytes`, malformed or missing.
+        ClientDisconnect: the client closed the connection.
     """
+    limit = round(megabytes * 1e6)
     too_large = RequestError(
-        413, "TooLarge", f"The request has more than {limit / 1e6:g} MB.", "Make the photo smaller."
+        413, "TooLarge", f"The request has more than {megabytes:g} MB.", "Make the photo smaller."
     )
     if int(request.headers.get("content-length") or 0) > limit:
         raise too_large
@@ -220,11 +267,9 @@ def _handle_errors(app: FastAPI) -> None:
     async def on_refused(_: Request, error: RequestError) -> JSONResponse:
         return _error(error.status, error.kind, error.message, error.hint)
 
-    @app.exception_handler(QueueFullError)
-    async def on_full(_: Request, __: QueueFullError) -> JSONResponse:
-        answer = _error(503, "Busy", "Too many requests are waiting.", "Try again in a second.")
-        answer.headers["Retry-After"] = "1"
-        return answer
+    @app.exception_handler(ClientDisconnect)
+    async def on_disconnect(_: Request, __: ClientDisconnect) -> JSONResponse:
+        return _error(400, "Incomplete", "The request ended early.", "Send it again.")
 
     @app.exception_handler(TimeoutError)
     async def on_timeout(_: Request, __: TimeoutError) -> JSONResponse:

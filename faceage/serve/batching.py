@@ -13,21 +13,15 @@ from faceage.api import FaceAger, FaceCrops, Prediction
 MAX_BATCH = 32  # faces
 
 
-class QueueFullError(Exception):
-    """More jobs wait than the worker accepts."""
-
-
 class ModelWorker:
     """Runs jobs in order of arrival, in a thread of its own.
 
     Args:
         ager: used by this thread only.
-        max_waiting: jobs that may wait; further ones are refused.
     """
 
-    def __init__(self, ager: FaceAger, max_waiting: int) -> None:
+    def __init__(self, ager: FaceAger) -> None:
         self._ager = ager
-        self._max_waiting = max_waiting
         self._jobs: deque[tuple[FaceCrops | Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._stopped = False
@@ -35,19 +29,11 @@ class ModelWorker:
         self._thread.start()
 
     def predict(self, crops: FaceCrops) -> "Future[list[Prediction]]":
-        """Predict the ages of faces, together with those of other requests.
-
-        Raises:
-            QueueFullError: too many jobs wait.
-        """
+        """Predict the ages of faces, together with those of other requests."""
         return self._submit(crops)
 
     def run(self, job: Callable[[], Any]) -> "Future[Any]":
-        """Run any other job that uses the model.
-
-        Raises:
-            QueueFullError: too many jobs wait.
-        """
+        """Run any other job that uses the model."""
         return self._submit(job)
 
     def stop(self) -> None:
@@ -63,8 +49,9 @@ class ModelWorker:
     def _submit(self, job: FaceCrops | Callable[[], Any]) -> "Future[Any]":
         future: Future[Any] = Future()
         with self._changed:
-            if len(self._jobs) >= self._max_waiting or self._stopped:
-                raise QueueFullError
+            if self._stopped:
+                future.cancel()
+                return future
             self._jobs.append((job, future))
             self._changed.notify()
         return future

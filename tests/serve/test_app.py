@@ -1,6 +1,8 @@
 """The HTTP server's endpoints, limits and errors."""
 
+import asyncio
 import io
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import faceage
 from faceage.api import FaceAger
@@ -122,10 +124,91 @@ def test_limits(ager: FaceAger, couple: Path) -> None:
     with TestClient(make_app(ager, Limits(seconds=0))) as client:
         answer = post(client, "/predict", couple)
         assert (answer.status_code, error_of(answer)["type"]) == (504, "Timeout")
-    with TestClient(make_app(ager, Limits(waiting=0))) as client:
+    with TestClient(make_app(ager, Limits(requests=0))) as client:
         answer = post(client, "/predict", couple)
         assert (answer.status_code, error_of(answer)["type"]) == (503, "Busy")
         assert answer.headers["retry-after"] == "1"
+        assert client.get("/healthz").status_code == 200
+
+
+SCOPE = {
+    "type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict",
+    "query_string": b"", "headers": [], "http_version": "1.1", "scheme": "http",
+    "server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 1),
+}  # fmt: skip
+
+
+def send_bodies(app: Any, *bodies: list[dict[str, Any]]) -> list[int | None]:
+    """The statuses of requests at the same time, whose bodies come in the given messages.
+
+    After its messages, a body does not end; requests that wait for it have None.
+    """
+
+    async def send_all() -> list[int | None]:
+        statuses: list[int | None] = [None] * len(bodies)
+
+        async def request(number: int) -> None:
+            messages = iter(bodies[number])
+
+            async def receive() -> dict[str, Any]:
+                for message in messages:
+                    return message
+                await asyncio.sleep(60)
+                raise AssertionError
+
+            async def send(message: dict[str, Any]) -> None:
+                if message["type"] == "http.response.start":
+                    statuses[number] = message["status"]
+
+            await app(dict(SCOPE), receive, send)
+
+        tasks = []
+        for number in range(len(bodies)):
+            tasks.append(asyncio.create_task(request(number)))
+            await asyncio.sleep(0)
+        await asyncio.wait(tasks, timeout=1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return statuses
+
+    return asyncio.run(send_all())
+
+
+PART = {"type": "http.request", "body": b"x", "more_body": True}
+
+
+def test_a_request_too_many_is_refused_before_its_body_is_read(ager: FaceAger) -> None:
+    app = make_app(ager, Limits(requests=2))
+    assert send_bodies(app, [PART], [PART], []) == [None, None, 503]
+    assert send_bodies(app, [PART], [], []) == [None, None, 503]  # the others have ended
+
+
+def test_an_upload_that_ends_early_is_no_error_of_the_server(ager: FaceAger) -> None:
+    assert send_bodies(make_app(ager), [PART, {"type": "http.disconnect"}]) == [400]
+
+
+def test_a_slow_upload_times_out(ager: FaceAger) -> None:
+    assert send_bodies(make_app(ager, Limits(seconds=0.2)), [PART]) == [504]
+
+
+def test_photos_to_be_aged_wait_for_their_turn(ager: FaceAger, couple: Path) -> None:
+    with TestClient(make_app(ager, Limits(photos=0, seconds=2))) as client:
+        assert post(client, "/predict", couple).status_code == 200
+        assert post(client, "/age", couple, to=70).status_code == 504
+
+
+def test_the_position_of_the_camera_does_not_pass_into_results(
+    client: TestClient, astronaut: Path, tmp_path: Path
+) -> None:
+    with Image.open(astronaut) as image:
+        exif = image.getexif()
+        exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (48.0, 8.0, 0.0)}
+        image.save(tmp_path / "photo.jpg", exif=exif)
+    answer = post(client, "/age", tmp_path / "photo.jpg", to=70)
+    found = Image.open(io.BytesIO(answer.content)).getexif()
+    assert not found.get_ifd(ExifTags.IFD.GPSInfo)
+    assert "synthetic" in found[270].lower()
 
 
 def test_large_uploads_stay_in_memory(
@@ -151,4 +234,10 @@ def test_health_and_documentation(client: TestClient, ager: FaceAger) -> None:
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/healthz", "/predict", "/age"}
     assert "photo" in str(schema["paths"]["/age"]["post"]["requestBody"])
-    assert client.get("/", follow_redirects=False).headers["location"] == "/docs"
+    page = client.get("/")  # leads to the documentation
+    assert page.url.path == "/docs"
+    addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
+    assert len(addresses) >= 2
+    for address in addresses:
+        assert address.startswith("/")  # on this server
+        assert client.get(address).status_code == 200

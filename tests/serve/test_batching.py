@@ -9,7 +9,7 @@ import pytest
 import faceage
 from faceage.api import FaceAger, FaceCrops
 from faceage.imaging.photos import as_photo
-from faceage.serve.batching import ModelWorker, QueueFullError
+from faceage.serve.batching import ModelWorker
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def crops(ager: FaceAger, couple: Path) -> FaceCrops:
 class BlockedWorker:
     """A worker whose thread waits inside its first job until it is let go."""
 
-    def __init__(self, ager: FaceAger, max_waiting: int = 9) -> None:
-        self.worker, self.go = ModelWorker(ager, max_waiting), threading.Event()
+    def __init__(self, ager: FaceAger) -> None:
+        self.worker, self.go = ModelWorker(ager), threading.Event()
         entered = threading.Event()
         self.first = self.worker.run(lambda: entered.set() or self.go.wait(20))
         entered.wait(20)
@@ -71,19 +71,10 @@ def test_batches_are_bounded_and_jobs_keep_their_order(
     blocked.worker.stop()
 
 
-def test_a_full_queue_refuses(ager: FaceAger, crops: FaceCrops) -> None:
-    blocked = BlockedWorker(ager, max_waiting=1)
-    blocked.worker.predict(crops)
-    with pytest.raises(QueueFullError):
-        blocked.worker.predict(crops)
-    blocked.go.set()
-    blocked.worker.stop()
-
-
 def test_errors_reach_their_request_and_the_worker_goes_on(
     ager: FaceAger, crops: FaceCrops
 ) -> None:
-    worker = ModelWorker(ager, 9)
+    worker = ModelWorker(ager)
 
     def fail() -> None:
         raise ValueError("broken")
@@ -107,5 +98,4 @@ def test_cancelled_jobs_are_skipped_and_stop_ends_the_rest(
     blocked.go.set()
     blocked.worker.stop()
     assert waiting.cancelled() or waiting.done()
-    with pytest.raises(QueueFullError):
-        blocked.worker.predict(crops)
+    assert blocked.worker.predict(crops).cancelled()
