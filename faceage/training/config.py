@@ -38,6 +38,9 @@ class TrainConfig:
         warmup_batch: batch size of the warm-up, over all processes.
         batch_size: batch size of the synthesis, over all processes.
         lr, lr_discriminator: Adam's learning rates in the synthesis.
+        lr_rise_images: length of the linear rise of these rates from 0 at the beginning of the
+            synthesis. Adam's first steps are as large as all others, whatever the gradient, and
+            would spoil trained weights.
         discriminator_updates: updates of the discriminator per batch; those after the first use
             stored features from the replay buffer.
         lr_warmup: peak learning rate of the warm-up: linear over its first 5 %, then a cosine to 0.
@@ -63,6 +66,7 @@ class TrainConfig:
             `faceage weights fetch vgg19` has fetched.
         embedder: file of a MobileNetV1 that was trained on identities, for losses.identity.
         weights: start from the generator in this weights file instead of random weights.
+        discriminator: start from the discriminator in this training state (`state.pt` of a run).
         teacher: file of the age teacher (`faceage train-teacher`). The warm-up starts from it and
             learns from its age distributions; needs model.encoder=mobilenet.
         distill_from: weights file whose synthesis is distilled after the warm-up, in place of the
@@ -87,6 +91,7 @@ class TrainConfig:
     batch_size: int = 16
     lr: float = 1e-4
     lr_discriminator: float = 1e-4
+    lr_rise_images: int = 0
     discriminator_updates: int = 1
     lr_warmup: float = 2.5e-3
     lr_encoder: float = 1.0
@@ -109,6 +114,7 @@ class TrainConfig:
     vgg: Path | None = None
     embedder: Path | None = None
     weights: Path | None = None
+    discriminator: Path | None = None
     teacher: Path | None = None
     distill_from: Path | None = None
     pairs: str | None = None
@@ -182,7 +188,10 @@ def find_vgg(config: TrainConfig) -> Path | None:
 
 
 # Options that are paths on this machine.
-PATHS = ("data", "out", "pairs", "vgg", "embedder", "weights", "teacher", "distill_from")
+PATHS = (
+    "data", "out", "pairs", "vgg", "embedder", "weights", "discriminator", "teacher",
+    "distill_from",
+)  # fmt: skip
 
 # Options that may change when a run resumes.
 CHANGEABLE = (*PATHS, "images", "licence", "memory_gb", "save_minutes", "workers")
@@ -256,6 +265,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model": _PAIRED["model"] | {"size": 256, "fine_level": True},
         "flow_images": 0,
         "discriminator_size": 64,
+        "lr": 2.5e-4,
+        "lr_discriminator": 5e-4,
+        "lr_rise_images": 4_000,
     },
     "distilled": {
         "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=192)),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from faceage.checkpoints import BatchNorm, load_weights
+from faceage.checkpoints import BatchNorm, load_state, load_weights
 from faceage.data.augmentation import diff_augment, robust_views
 from faceage.errors import ConfigError
 from faceage.models.discriminators import AnyDiscriminator, make_discriminator
@@ -146,6 +146,22 @@ class Networks:
         for model in (self.model, self.ema):
             model.load_state_dict(state)
         return describe_weights(path, metadata)
+
+    def start_discriminator_from(self, path: Path) -> None:
+        """Copy the discriminator in the training state of another run.
+
+        Raises:
+            ConfigError: it has another architecture.
+            WeightsError: missing or damaged.
+        """
+        state = load_state(path, self._device)
+        try:
+            self.discriminator.load_state_dict(state["discriminator"])
+        except (KeyError, RuntimeError):
+            raise ConfigError(
+                f"{path} has another discriminator.",
+                "Set the options projected, age_features and model.* as in its run.",
+            ) from None
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
