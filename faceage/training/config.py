@@ -45,6 +45,8 @@ class TrainConfig:
             stored features from the replay buffer.
         lr_warmup: peak learning rate of the warm-up: linear over its first 5 %, then a cosine to 0.
         lr_encoder: factor on `lr` for encoder, decomposition and classifier; 0 freezes them.
+        fine_only: train the fine level alone; the other layers keep the weights that the training
+            starts from.
         weight_decay: on matrices and kernels, in the warm-up.
         ema_images: half-life of the exponential moving average of the weights, in images.
         recon_fraction: fraction of each batch used for the reconstruction and for the cycle.
@@ -95,6 +97,7 @@ class TrainConfig:
     discriminator_updates: int = 1
     lr_warmup: float = 2.5e-3
     lr_encoder: float = 1.0
+    fine_only: bool = False
     weight_decay: float = 0.05
     ema_images: int = 10_000
     recon_fraction: float = 1.0
@@ -153,6 +156,8 @@ class TrainConfig:
             problems.append(
                 f"{' and '.join(users)} needs a trained classifier: set warmup_images or weights"
             )
+        if self.fine_only and not (self.model.fine_level and self.weights):
+            problems.append("fine_only needs model.fine_level=true and weights to start from")
         if self.losses.identity and self.embedder is None:
             problems.append("losses.identity needs an embedder: set embedder")
         if (self.teacher is None) != (self.distill_from is None):
@@ -263,11 +268,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paired-256": _PAIRED
     | {
         "model": _PAIRED["model"] | {"size": 256, "fine_level": True},
+        "losses": _PAIRED["losses"] | {"cycle": 0.0, "target_age": 0.0, "change": 0.0},
+        "images": 100_000,
+        "fine_only": True,
         "flow_images": 0,
         "discriminator_size": 64,
-        "lr": 2.5e-4,
-        "lr_discriminator": 5e-4,
-        "lr_rise_images": 4_000,
+        "lr_rise_images": 2_000,
     },
     "distilled": {
         "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=192)),

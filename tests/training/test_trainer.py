@@ -406,6 +406,30 @@ def test_a_run_can_start_from_a_discriminator(make: Callable[..., TrainConfig]) 
         make_trainer(other, Processes(0, 1, torch.device("cpu")))
 
 
+def test_only_the_fine_level_is_trained(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    pairs = str(write_noise_pairs(tmp_path / "pairs"))
+    small: dict[str, Any] = {"pairs": pairs, "model": UNET, "images": 16}
+    small["losses"] = LossWeights(perceptual=0, paired=1)
+    first = train(make("small", **small), "cpu")
+    large = small | {
+        "model": replace(UNET, size=2 * UNET.size, fine_level=True),
+        "weights": first,
+        "fine_only": True,
+        "lr": 0.01,
+        "lr_encoder": 0.0,
+        "warmup_images": 0,
+        "images": 32,
+    }
+    before, _ = load_weights(first)
+    after, _ = load_weights(train(make("large", **large), "cpu"))
+    old, new = dict(before.named_parameters()), dict(after.named_parameters())
+    for name, value in old.items():
+        assert torch.equal(new[name][: len(value)] if value.ndim else new[name], value), name
+    assert new["decoder.fine.residual.weight"].abs().max() > 0
+    with pytest.raises(ConfigError, match="fine_only needs"):
+        train(make("other", **small | {"fine_only": True}), "cpu")
+
+
 def test_learning_rates_rise(make: Callable[..., TrainConfig]) -> None:
     config = make(
         losses=LossWeights(perceptual=0), images=48, lr=0.1, lr_discriminator=0.2, lr_rise_images=32
