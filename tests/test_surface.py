@@ -47,6 +47,7 @@ OPTIONS = {
         *("--identity-evaluator", "--max-per-person", "--min-score", "--min-similarity"),
         *("--out", "--quiet", "--seed", "--size", "--to", "--tolerance", "--tries", "--weights"),
     ],
+    "pack": ["--data", "--out", "--quiet", "--seed", "--shard-mb", "--split"],
     "pairs": [
         *("--ages", "--embedder", "--generator", "--out", "--parser", "--people", "--sample"),
         *("--seed", "--size", "--teacher"),
