@@ -86,7 +86,7 @@ class Dataset:
                 return image.convert("RGB")
 
     def read_file(self, sample: Sample) -> tuple[bytes, str]:
-        """The bytes of a sample's picture, and its format, one of `FORMATS`; it is not decoded.
+        """The bytes of a sample's picture, and its format, one of `FORMATS` or "MPO"; not decoded.
 
         Raises:
             DataError: as for `read`, except for damage that the file's header does not show.

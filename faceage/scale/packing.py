@@ -33,7 +33,10 @@ SPLITS = ("train", "val", "test")
 TABLE = "faces.csv"
 CHECKSUMS = "SHA256SUMS"
 
-_SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
+_SUFFIXES = {
+    **{"JPEG": "jpg", "MPO": "jpg"},  # MPO: a JPEG followed by further pictures
+    **{"PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"},
+}
 Members = dict[str, tuple[int, int]]
 
 

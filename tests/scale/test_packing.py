@@ -91,6 +91,17 @@ def test_all_columns_and_formats_of_zips(tmp_path: Path) -> None:
     assert names == ["00000000.jpg", "00000001.webp", "00000002.webp", "00000003.bmp"]
 
 
+def test_a_jpeg_with_a_second_picture(tmp_path: Path) -> None:
+    file = BytesIO()
+    first, second = (Image.new("RGB", (8, 8), (value, 0, 0)) for value in (50, 200))
+    first.save(file, "MPO", save_all=True, append_images=[second])
+    (tmp_path / "20_0_.jpg").write_bytes(file.getvalue())
+    packed = pack(tmp_path, tmp_path / "packed")
+    (tar,) = packed.glob("*/*.tar")
+    assert list(list_members(tar)) == ["00000000.jpg", "00000000.json"]
+    assert abs(int(open_dataset(packed).read_crop(0, 8)[0, 0, 0]) - 50) < 5
+
+
 def test_val_rows_without_test_rows_stay_in_val(tmp_path: Path) -> None:
     rows = "".join(f"{i}.png,30,{'val' if i else 'test'}\n" for i in range(20))
     (tmp_path / "faces.csv").write_text("file,age,set\n" + rows)
