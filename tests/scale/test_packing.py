@@ -14,9 +14,10 @@ import torch
 from noise_dataset import write_noise
 from PIL import Image
 
+from faceage.balance.run import open_real
 from faceage.data.datasets import Dataset, EmptySplitError, decode, make_labels, open_dataset
 from faceage.data.loading import StreamedDataset
-from faceage.errors import DataError, OutputError
+from faceage.errors import ConfigError, DataError, OutputError
 from faceage.scale.packing import SPLITS, Packer, divide
 from faceage.scale.tars import list_members
 
@@ -369,6 +370,11 @@ def test_a_device_in_place_of_a_tar(packed: Path) -> None:
     tar.symlink_to("/dev/zero")
     with pytest.raises(DataError, match="not a regular file"):
         open_dataset(packed).read_crop(0, 8)
+
+
+def test_balance_refuses_tars(packed: Path) -> None:
+    with pytest.raises(ConfigError, match=r"are in tars\. Use the dataset it was packed from"):
+        open_real(packed)
 
 
 def test_members_of_other_programs_are_read(tmp_path: Path) -> None:
