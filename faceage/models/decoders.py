@@ -28,6 +28,8 @@ UNET_CHROMA_SCALE = 0.5
 # weights of an output add up at every pixel: without the scale, the first steps spoil the faces.
 UNET_OUTPUT_SCALE = 0.1
 
+COARSE = 4  # px; coarser structure is not changed by the fine level
+
 
 class Decomposed(NamedTuple):
     """Encoded faces: identity features, age features, and what skip connections need."""
@@ -179,20 +181,30 @@ class UNetDecoder(nn.Module):
 
 
 class FineLevel(nn.Module):
-    """The detail of the residual at twice the resolution of the layers before."""
+    """The detail of the residual at twice the resolution of the layers before.
+
+    It adds what is finer than `COARSE` px only: colours and shapes stay as the layers before have
+    computed them, whose discriminator judges the whole face.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.detail = nn.Conv2d(12, channels, 3, 1, 1)
-        self.block = ModulatedBlock(channels, channels)
-        self.residual = nn.Conv2d(channels, 12, 3, 1, 1)
+        wide = 2 * channels
+        self.features = nn.Conv2d(channels, wide, 1)
+        self.detail = nn.Conv2d(12, wide, 3, 1, 1)
+        self.block = ModulatedBlock(wide, wide)
+        self.residual = nn.Conv2d(wide, 12, 3, 1, 1)
         for parameter in self.residual.parameters():  # no detail at first
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, faces: Tensor, modulation: Tensor) -> Tensor:
         """N,K,S/2,S/2, the displaced faces N,3,S,S, and the block's modulation -> N,3,S,S."""
-        x = self.block(x + self.detail(F.pixel_unshuffle(faces, 2)), modulation)
-        return F.pixel_shuffle(self.residual(F.leaky_relu(x, 0.2)), 2)
+        x = self.features(x) + self.detail(F.pixel_unshuffle(faces, 2))
+        x = self.block(x, modulation)
+        detail = F.pixel_shuffle(self.residual(F.leaky_relu(x, 0.2)), 2)
+        means = F.avg_pool2d(detail, COARSE)
+        coarse = F.interpolate(means, scale_factor=COARSE, mode="bilinear", align_corners=False)
+        return detail - coarse
 
 
 def displace(

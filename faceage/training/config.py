@@ -38,10 +38,15 @@ class TrainConfig:
         warmup_batch: batch size of the warm-up, over all processes.
         batch_size: batch size of the synthesis, over all processes.
         lr, lr_discriminator: Adam's learning rates in the synthesis.
+        lr_rise_images: length of the linear rise of these rates from 0 at the beginning of the
+            synthesis. Adam's first steps are as large as all others, whatever the gradient, and
+            would spoil trained weights.
         discriminator_updates: updates of the discriminator per batch; those after the first use
             stored features from the replay buffer.
         lr_warmup: peak learning rate of the warm-up: linear over its first 5 %, then a cosine to 0.
         lr_encoder: factor on `lr` for encoder, decomposition and classifier; 0 freezes them.
+        fine_only: train the fine level alone; the other layers keep the weights that the training
+            starts from.
         weight_decay: on matrices and kernels, in the warm-up.
         ema_images: half-life of the exponential moving average of the weights, in images.
         recon_fraction: fraction of each batch used for the reconstruction and for the cycle.
@@ -63,6 +68,7 @@ class TrainConfig:
             `faceage weights fetch vgg19` has fetched.
         embedder: file of a MobileNetV1 that was trained on identities, for losses.identity.
         weights: start from the generator in this weights file instead of random weights.
+        discriminator: start from the discriminator in this training state (`state.pt` of a run).
         teacher: file of the age teacher (`faceage train-teacher`). The warm-up starts from it and
             learns from its age distributions; needs model.encoder=mobilenet.
         distill_from: weights file whose synthesis is distilled after the warm-up, in place of the
@@ -87,9 +93,11 @@ class TrainConfig:
     batch_size: int = 16
     lr: float = 1e-4
     lr_discriminator: float = 1e-4
+    lr_rise_images: int = 0
     discriminator_updates: int = 1
     lr_warmup: float = 2.5e-3
     lr_encoder: float = 1.0
+    fine_only: bool = False
     weight_decay: float = 0.05
     ema_images: int = 10_000
     recon_fraction: float = 1.0
@@ -109,6 +117,7 @@ class TrainConfig:
     vgg: Path | None = None
     embedder: Path | None = None
     weights: Path | None = None
+    discriminator: Path | None = None
     teacher: Path | None = None
     distill_from: Path | None = None
     pairs: str | None = None
@@ -147,6 +156,8 @@ class TrainConfig:
             problems.append(
                 f"{' and '.join(users)} needs a trained classifier: set warmup_images or weights"
             )
+        if self.fine_only and not (self.model.fine_level and self.weights):
+            problems.append("fine_only needs model.fine_level=true and weights to start from")
         if self.losses.identity and self.embedder is None:
             problems.append("losses.identity needs an embedder: set embedder")
         if (self.teacher is None) != (self.distill_from is None):
@@ -182,7 +193,10 @@ def find_vgg(config: TrainConfig) -> Path | None:
 
 
 # Options that are paths on this machine.
-PATHS = ("data", "out", "pairs", "vgg", "embedder", "weights", "teacher", "distill_from")
+PATHS = (
+    "data", "out", "pairs", "vgg", "embedder", "weights", "discriminator", "teacher",
+    "distill_from",
+)  # fmt: skip
 
 # Options that may change when a run resumes.
 CHANGEABLE = (*PATHS, "images", "licence", "memory_gb", "save_minutes", "workers")
@@ -254,8 +268,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paired-256": _PAIRED
     | {
         "model": _PAIRED["model"] | {"size": 256, "fine_level": True},
+        "losses": _PAIRED["losses"] | {"cycle": 0.0, "target_age": 0.0, "change": 0.0},
+        "images": 100_000,
+        "fine_only": True,
         "flow_images": 0,
         "discriminator_size": 64,
+        "lr_rise_images": 2_000,
     },
     "distilled": {
         "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=192)),

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from faceage.checkpoints import BatchNorm, load_weights
+from faceage.checkpoints import BatchNorm, load_state, load_weights
 from faceage.data.augmentation import diff_augment, robust_views
 from faceage.errors import ConfigError
+from faceage.models.decoders import UNetDecoder
 from faceage.models.discriminators import AnyDiscriminator, make_discriminator
 from faceage.models.generator import FaceAgeModel
 from faceage.models.identity import IdentityEmbedder
@@ -94,7 +95,9 @@ class Networks:
         """The generator's optimisers in the warm-up and in the synthesis."""
         warmed = [p for part in warmup_parts(self.model) for p in part.parameters()]
         ids = {id(p) for p in warmed}
-        others = [p for p in self.model.parameters() if id(p) not in ids]
+        if config.fine_only:
+            _freeze_all_but_fine_level(self.model)
+        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in ids]
         decayed: dict[str, Any] = {"params": [p for p in warmed if p.ndim > 1]}
         not_decayed = {"params": [p for p in warmed if p.ndim <= 1], "weight_decay": 0.0}
         warmup = torch.optim.AdamW(
@@ -147,6 +150,22 @@ class Networks:
             model.load_state_dict(state)
         return describe_weights(path, metadata)
 
+    def start_discriminator_from(self, path: Path) -> None:
+        """Copy the discriminator in the training state of another run.
+
+        Raises:
+            ConfigError: it has another architecture.
+            WeightsError: missing or damaged.
+        """
+        state = load_state(path, self._device)
+        try:
+            self.discriminator.load_state_dict(state["discriminator"])
+        except (KeyError, RuntimeError):
+            raise ConfigError(
+                f"{path} has another discriminator.",
+                "Set the options projected, age_features and model.* as in its run.",
+            ) from None
+
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
         """Move the EMA weights towards the weights; `decay` is the part that stays."""
@@ -186,3 +205,20 @@ def warmup_parts(model: FaceAgeModel) -> list[nn.Module]:
 def batch_norms(*parts: nn.Module) -> list[BatchNorm]:
     """All batch norms in some networks."""
     return [m for part in parts for m in part.modules() if isinstance(m, BatchNorm)]
+
+
+def _freeze_all_but_fine_level(model: FaceAgeModel) -> None:
+    """Freeze all layers but the fine level, and its part of the layer that gives modulations."""
+    decoder, head = model.decoder, model.age_feature_cnn.head
+    assert isinstance(decoder, UNetDecoder)
+    assert decoder.fine
+    model.requires_grad_(False)
+    decoder.fine.requires_grad_()
+    head.requires_grad_()
+    fine = decoder.fine.block.modulation_channels
+
+    def keep_fine(gradient: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(gradient[:-fine]), gradient[-fine:]])
+
+    for parameter in head.parameters():
+        parameter.register_hook(keep_fine)  # type: ignore[no-untyped-call]

@@ -128,7 +128,10 @@ def check_options(path: Path, now: dict[str, Any], then: dict[str, Any]) -> None
 
 def _fixed_options(options: dict[str, Any]) -> dict[str, Any]:
     """The options that a resumed run must share; of files that may move, whether they are given."""
-    files = {name: bool(options.get(name)) for name in ("weights", "teacher", "distill_from")}
+    files = {
+        name: bool(options.get(name))
+        for name in ("weights", "discriminator", "teacher", "distill_from")
+    }
     return {name: value for name, value in options.items() if name not in CHANGEABLE} | files
 
 

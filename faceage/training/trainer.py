@@ -98,6 +98,8 @@ def make_trainer(config: TrainConfig, processes: distributed.Processes) -> "Trai
         run = RunState(make_replay_buffer(config))
         if config.weights:
             run.initial_weights = networks.start_from(config.weights)
+        if config.discriminator:
+            networks.start_discriminator_from(config.discriminator)
     data = load_data(config, processes, train_set, val_set, progress, pairs_set)
     return trainer_class(config, processes, networks, data, run, progress)
 
@@ -202,6 +204,7 @@ class Trainer:
                 part.requires_grad_(self.config.lr_encoder > 0)
                 for norm in batch_norms(part):
                     norm.eval()
+        self._set_learning_rates(plan)
         batch = self._prepare(plan, images)
         if plan.images_seen - self.config.warmup_images < self.config.flow_images:
             return self._displacement_step(batch)
@@ -220,6 +223,18 @@ class Trainer:
         terms_d = self._update_discriminator(step)
         named = {f"G/{k}": v for k, v in terms.items()} | {f"D/{k}": v for k, v in terms_d.items()}
         return {name: value.detach() for name, value in named.items()} if terms_d else {}
+
+    def _set_learning_rates(self, plan: StepPlan) -> None:
+        """The learning rates of a synthesis step, which rise at first."""
+        config, networks = self.config, self.networks
+        done = plan.images_seen - config.warmup_images + plan.images
+        rise = min(1.0, done / max(1, config.lr_rise_images))
+        for group, factor in zip(
+            networks.optimiser.param_groups, (1.0, config.lr_encoder), strict=True
+        ):
+            group["lr"] = rise * config.lr * factor
+        for group in networks.optimiser_discriminator.param_groups:
+            group["lr"] = rise * config.lr_discriminator
 
     def _prepare(self, plan: StepPlan, images: Tensor) -> SynthesisBatch:
         """The inputs of a synthesis step: source faces and matched faces."""

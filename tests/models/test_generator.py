@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from faceage.ages import GROUP_STARTS, YEARS
 from faceage.models.architecture import ModelConfig
-from faceage.models.decoders import MAX_FLOW, Change, displace
+from faceage.models.decoders import COARSE, MAX_FLOW, Change, displace
 from faceage.models.discriminators import Discriminator
 from faceage.models.encoders import Decomposition
 from faceage.models.generator import (
@@ -397,6 +397,21 @@ def test_the_fine_level_starts_without_an_effect(faces: Tensor) -> None:
     )
     enlarged = F.interpolate(expected.residual, scale_factor=2, mode="bilinear")
     assert torch.allclose(found.residual, enlarged, atol=1e-4)
+
+
+def test_the_fine_level_adds_detail_only(faces: Tensor) -> None:
+    config = replace(UNET, size=64, fine_level=True)
+    model = _without_flow(_randomised(config))
+    pictures = F.interpolate(faces, 64, mode="bilinear")
+    ages = torch.tensor([5.0, 40, 70])
+    with_detail = model.decode(model.encode(pictures), ages).residual
+    for parameter in model.decoder.fine.residual.parameters():
+        parameter.data.zero_()
+    without = model.decode(model.encode(pictures), ages).residual
+    detail = with_detail - without
+    assert detail.abs().mean() > 1e-3
+    coarse = F.avg_pool2d(detail, 2 * COARSE)
+    assert coarse.abs().mean() < 0.1 * detail.abs().mean()
 
 
 def _without_flow(model: FaceAgeModel) -> FaceAgeModel:

@@ -393,6 +393,65 @@ def test_training_on_pairs_resumes_exactly(
         assert torch.equal(found.state_dict()[name], value), name
 
 
+def test_a_run_can_start_from_a_discriminator(make: Callable[..., TrainConfig]) -> None:
+    options: dict[str, Any] = {"losses": LossWeights(perceptual=0), "images": 16}
+    first = make("first", **options)
+    train(first, "cpu")
+    given = {"discriminator": first.out / state.STATE}
+    trainer = make_trainer(make("second", **options | given), Processes(0, 1, torch.device("cpu")))
+    expected = load_state(first.out / state.STATE, torch.device("cpu"))["discriminator"]
+    for name, value in trainer.networks.discriminator.state_dict().items():
+        assert torch.equal(value, expected[name])
+    other = make("third", **options | given | {"model": replace(TINY, width=2 * TINY.width)})
+    with pytest.raises(ConfigError, match="another discriminator"):
+        make_trainer(other, Processes(0, 1, torch.device("cpu")))
+
+
+def test_only_the_fine_level_is_trained(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    pairs = str(write_noise_pairs(tmp_path / "pairs"))
+    small: dict[str, Any] = {"pairs": pairs, "model": UNET, "images": 16}
+    small["losses"] = LossWeights(perceptual=0, paired=1)
+    first = train(make("small", **small), "cpu")
+    large = small | {
+        "model": replace(UNET, size=2 * UNET.size, fine_level=True),
+        "weights": first,
+        "fine_only": True,
+        "lr": 0.01,
+        "lr_encoder": 0.0,
+        "warmup_images": 0,
+        "images": 32,
+    }
+    before, _ = load_weights(first)
+    after, _ = load_weights(train(make("large", **large), "cpu"))
+    old, new = dict(before.named_parameters()), dict(after.named_parameters())
+    for name, value in old.items():
+        assert torch.equal(new[name][: len(value)] if value.ndim else new[name], value), name
+    assert new["decoder.fine.residual.weight"].abs().max() > 0
+    with pytest.raises(ConfigError, match="fine_only needs"):
+        train(make("other", **small | {"fine_only": True}), "cpu")
+
+
+def test_learning_rates_rise(make: Callable[..., TrainConfig]) -> None:
+    config = make(
+        losses=LossWeights(perceptual=0), images=48, lr=0.1, lr_discriminator=0.2, lr_rise_images=32
+    )
+    trainer = make_trainer(config, Processes(0, 1, torch.device("cpu")))
+    rates = []
+    for plan, _ in trainer.batches():
+        trainer._set_learning_rates(plan)
+        done = plan.images_seen + plan.images - config.warmup_images
+        networks = trainer.networks
+        found = [
+            networks.optimiser.param_groups[0],
+            networks.optimiser_discriminator.param_groups[0],
+        ]
+        rates.append((done, *(group["lr"] for group in found)))
+    for done, rate, rate_d in rates:
+        rise = min(1, done / 32)
+        assert (rate, rate_d) == pytest.approx((0.1 * rise, 0.2 * rise))
+    assert rates[0][1] < 0.1 < rates[-1][1] + 1e-9
+
+
 def test_a_run_with_the_identity_loss(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
     torch.manual_seed(0)
     tensors = {k: 0.1 * torch.randn_like(v) for k, v in MobileNet().state_dict().items()}
