@@ -63,7 +63,7 @@ OPTIONS = {
     ],
     "web": ["--detector", "--device", "--host", "--min-score", "--port", "--weights"],
     "predict": ["--csv", "--draw", "--json", "--jsonl", "--out", *SHARDS, *COMMON],
-    "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *SHARDS, *COMMON],
+    "age": ["--crop", "--keep-private", "--out", "--sheet", "--sign", "--to", *SHARDS, *COMMON],
     "align": ["--out", "--size", *SHARDS, *PHOTOS],
     "train": [
         "--data",
