@@ -22,6 +22,7 @@ from faceage.ages import parse_ages
 from faceage.data.datasets import open_dataset
 from faceage.faces.selection import parse_faces
 from faceage.imaging.photos import open_photo
+from faceage.scale.packing import Packer
 
 MAX_SECONDS = 10.0  # a small file may hold 200 megapixels
 MAX_MEGABYTES = 3000.0  # 200 megapixels of 16 bits
@@ -82,6 +83,10 @@ def main(count: int, first: int = 0) -> int:
             archive.write(plain / "0.png", "0.png")
         (zipped / "faces.csv").write_text("file,age,set,zip\n0.png,30,train,faces.zip\n")
         archived = (zipped / "faces.zip").read_bytes()
+        packer = Packer(str(plain), Path(name, "packed"), 10**6)
+        list(packer.write_shards(lambda: None))
+        tars = Path(name, "packed").glob("train/*.tar")
+        packed = {path: path.read_bytes() for path in (packer.write_table(), *tars)}
 
         def make(number: int, rng: np.random.Generator) -> tuple[str, Any, tuple[Reader, ...]]:
             mutate = ANY[rng.integers(len(ANY))]
@@ -99,6 +104,11 @@ def main(count: int, first: int = 0) -> int:
             if kind == 2:
                 text = "".join(rng.choice(list(CHARACTERS), rng.integers(0, 12)))
                 return repr(text), text, (lambda text: parse_ages([text]), parse_faces)
+            if kind == 3:
+                for path, data in packed.items():
+                    path.write_bytes(data)
+                path = list(packed)[rng.integers(len(packed))]
+                return write(path, packed[path]), Path(name, "packed"), (read_dataset,)
             suffix = suffixes[rng.integers(len(suffixes))]
             path = photos / f"photo.{suffix}"
             return write(path, pictures[suffix]), path, (open_photo,)

@@ -97,6 +97,40 @@ def test_a_killed_training_resumes_exactly(run, noise: Path, tmp_path: Path, see
     assert all(resumed[name].equal(expected[name]) for name in expected)
 
 
+def read_tree(folder: Path) -> dict[str, bytes]:
+    """The files of a folder and its sub-folders; killed processes may leave hidden ones."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: path.read_bytes() for name, path in names.items() if "/." not in f"/{name}"}
+
+
+@pytest.fixture
+def crops(tmp_path: Path, noise: Path) -> Path:
+    """A dataset of a hundred crops."""
+    rows = ["file,age,person"]
+    for i in range(100):
+        (noise / f"crop{i}.png").hardlink_to(noise / f"{i % 20}.png")
+        rows.append(f"crop{i}.png,{i % 90},{i // 2}")
+    (noise / "faces.csv").write_text("\n".join(rows) + "\n")
+    return noise
+
+
+@pytest.mark.parametrize("seed", KILLS)
+def test_a_killed_packing_is_completed(run, crops: Path, tmp_path: Path, seed: int) -> None:
+    options = ("--data", crops, "--shard-mb", 0.025)
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    assert run("pack", *options, "--out", expected).code == 0
+    whole = read_tree(expected)
+    assert len(whole) > 50
+    kill_at_random(start("pack", *options, "--out", out), out, "*/*.tar", seed)
+    before = read_tree(out)
+    assert all(whole[name] == content for name, content in before.items())
+    assert "faces.csv" not in before or before == whole
+    answer = run("pack", *options, "--out", out)
+    assert answer.code == 0, answer.err
+    assert read_tree(out) == whole
+
+
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
     """Files cannot grow beyond `size` bytes, as on a disk without more space."""
@@ -120,6 +154,21 @@ def test_a_full_disk_leaves_no_partial_file(
     assert len(answer.errors) == 1
     assert f"Cannot write {out}" in answer.err
     assert list(out.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_partial_tar(run, noise: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("pack", "--data", noise, "--out", out, "--shard-mb", 0.03)
+    with full_disk(20_000):
+        answer = run(*options)
+    assert answer.code == 1
+    assert answer.errors == [
+        f"error: Cannot write {out / 'train' / '00001-of-00008.tar'}: File too large. "
+        "Run the command again later."
+    ]
+    assert list(read_tree(out)) == ["shards.json"]
+    assert run(*options).code == 0
+    assert len(read_tree(out)) == 14
 
 
 def test_a_full_disk_leaves_the_state_of_the_training(run, noise: Path, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ OPTIONS = {
         *("--identity-evaluator", "--max-per-person", "--min-score", "--min-similarity"),
         *("--out", "--quiet", "--seed", "--size", "--to", "--tolerance", "--tries", "--weights"),
     ],
+    "pack": ["--data", "--out", "--quiet", "--seed", "--shard-mb", "--split"],
     "pairs": [
         *("--ages", "--embedder", "--generator", "--out", "--parser", "--people", "--sample"),
         *("--seed", "--size", "--teacher"),
@@ -62,7 +63,7 @@ OPTIONS = {
     ],
     "web": ["--detector", "--device", "--host", "--min-score", "--port", "--weights"],
     "predict": ["--csv", "--draw", "--json", "--jsonl", "--out", *SHARDS, *COMMON],
-    "age": ["--crop", "--keep-private", "--out", "--sheet", "--to", *SHARDS, *COMMON],
+    "age": ["--crop", "--keep-private", "--out", "--sheet", "--sign", "--to", *SHARDS, *COMMON],
     "align": ["--out", "--size", *SHARDS, *PHOTOS],
     "train": [
         "--data",

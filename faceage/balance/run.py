@@ -108,6 +108,10 @@ def open_real(data: str | Path) -> RealFaces:
         raise ConfigError(
             f"{train.root} is itself a result of faceage balance.", "Use the dataset it is of."
         )
+    if any(sample.tar for sample in train.samples):
+        raise ConfigError(
+            f"The pictures of {train.root} are in tars.", "Use the dataset it was packed from."
+        )
     held_out = {}
     for split in ("val", "test"):
         try:

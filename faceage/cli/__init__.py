@@ -13,6 +13,7 @@ from faceage.cli import age, align, predict
 from faceage.cli.balance import balance
 from faceage.cli.evaluate import evaluate
 from faceage.cli.export import export
+from faceage.cli.pack import pack
 from faceage.cli.pairs import pairs
 from faceage.cli.serve import serve
 from faceage.cli.train import train
@@ -36,6 +37,7 @@ for function in (
     evaluate,
     pairs,
     balance,
+    pack,
     train_head_segmenter,
     train_teacher,
     export,

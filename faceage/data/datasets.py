@@ -1,17 +1,20 @@
 """Datasets of labelled FFHQ crops, and their pictures decoded into memory.
 
-Files are not trusted: pictures must be regular files or zip members of limited size in one of
-`FORMATS`, and of limited resolution.
+Files are not trusted: pictures must be regular files or members of zips or tars, of limited size,
+in one of `FORMATS`, and of limited resolution.
 """
 
 import io
 import os
 import stat
+import tarfile
 import threading
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -60,35 +63,51 @@ class Dataset:
             )
         # Open zips, which processes and threads must not share.
         self._archives: dict[tuple[int, int, str], zipfile.ZipFile] = {}
+        # Open tars, which they can share: a read states its position.
+        self._tars: dict[str, io.FileIO] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_archives": {}}
+        return self.__dict__ | {"_archives": {}, "_tars": {}}
 
     def read(self, sample: Sample) -> Image.Image:
-        """The picture of a sample, RGB. Zips stay open until `close`.
+        """The picture of a sample, RGB. Zips and tars stay open until `close`.
 
         Raises:
             DataError: the file is missing, damaged, too large, or no picture.
         """
-        try:
-            with Image.open(io.BytesIO(self._read_bytes(sample)), formats=FORMATS) as image:
+        with self._explain_errors(sample):
+            file = io.BytesIO(self._read_bytes(sample))
+            with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"more than {MAX_PIXELS} pixels")
                 return image.convert("RGB")
-        except (KeyError, FileNotFoundError):
-            where = f"{self.root / sample.zip}" if sample.zip else f"{self.root}"
-            raise DataError(
-                f"{sample.file} is named in the csv but missing from {where}.",
-                "Restore the picture or remove the row.",
-            ) from None
-        except _UNREADABLE as error:
-            raise DataError(
-                f"Cannot read {sample.file} in {self.root}: {error}.",
-                "Restore the picture or remove it from the dataset.",
-            ) from None
+
+    def read_file(self, sample: Sample) -> tuple[bytes, str]:
+        """The bytes of a sample's picture, and its format, one of `FORMATS` or "MPO"; not decoded.
+
+        Raises:
+            DataError: as for `read`, except for damage that the file's header does not show.
+        """
+        with self._explain_errors(sample):
+            data = self._read_bytes(sample)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return data, str(image.format)
+
+    def find_size(self, sample: Sample) -> int:
+        """The size of a sample's picture in bytes, as its folder or archive states it.
+
+        Raises:
+            DataError: it is missing, or its archive is missing or damaged.
+        """
+        with self._explain_errors(sample):
+            if sample.tar:
+                return sample.size
+            if sample.zip:
+                return self._open_zip(sample.zip).getinfo(sample.file).file_size
+            return (self.root / sample.file).stat().st_size
 
     def read_crop(self, index: int, size: int) -> NDArray[np.uint8]:
         """The picture of a sample as (size,size,3) RGB, resized by area or, upwards, cubically.
@@ -107,32 +126,60 @@ class Dataset:
         """Check that all pictures are there, without reading them.
 
         Raises:
-            DataError: some are missing, or a zip is missing or damaged.
+            DataError: some are missing, or a zip is missing or damaged, or a tar is cut short.
         """
         members = {name: self._list_zip(name) for name in {s.zip for s in self.samples if s.zip}}
-        missing = [
-            sample.file
-            for sample in self.samples
-            if not (
+        ends: dict[str, int] = defaultdict(int)
+        missing = []
+        for sample in self.samples:
+            if sample.tar:
+                ends[sample.tar] = max(ends[sample.tar], sample.offset + sample.size)
+            elif not (
                 sample.file in members[sample.zip]
                 if sample.zip
                 else (self.root / sample.file).is_file()
-            )
-        ]
+            ):
+                missing.append(sample.file)
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(self)} pictures in {self.root} are missing, such as "
                 f"{missing[0]}.",
                 "Restore them or remove their rows from the csv.",
             )
+        for name, end in ends.items():
+            path = self.root / name
+            if not path.is_file() or path.stat().st_size < end:
+                what = "is cut short" if path.is_file() else "is missing"
+                raise DataError(f"{path} {what}.", "Copy it again from its source.")
 
     def close(self) -> None:
-        """Close the zips that this process has opened."""
+        """Close the zips and tars that this process has opened."""
         for key in [key for key in self._archives if key[0] == os.getpid()]:
             self._archives.pop(key).close()
+        while self._tars:
+            self._tars.popitem()[1].close()
+
+    @contextmanager
+    def _explain_errors(self, sample: Sample) -> Iterator[None]:
+        archive = sample.tar or sample.zip
+        restore = f"Copy {archive} again" if sample.tar else "Restore the picture"
+        try:
+            yield
+        except (KeyError, FileNotFoundError):
+            raise DataError(
+                f"{sample.file} is named in the csv but missing from {self.root / archive}.",
+                f"{restore} or remove the row.",
+            ) from None
+        except _UNREADABLE as error:
+            raise DataError(
+                f"Cannot read {sample.file} in {self.root}: {error}.",
+                f"{restore} or remove it from the dataset.",
+            ) from None
 
     def _read_bytes(self, sample: Sample) -> bytes:
-        if not sample.zip:
+        if sample.tar:
+            data = self._read_member(sample)
+        elif not sample.zip:
             path = self.root / sample.file
             _check_regular(path)
             with path.open("rb") as file:
@@ -149,6 +196,30 @@ class Dataset:
         if len(data) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
         return data
+
+    def _read_member(self, sample: Sample) -> bytes:
+        """A picture in a tar, whose header precedes it and must match the csv."""
+        header = sample.offset - tarfile.BLOCKSIZE
+        if header < 0 or sample.size > MAX_BYTES:
+            raise ValueError(f"offset {sample.offset} and size {sample.size} are out of range")
+        size = tarfile.BLOCKSIZE + sample.size
+        tar = self._open_tar(sample.tar)
+        data = os.pread(tar.fileno(), size, header)
+        if len(data) < size:
+            raise ValueError(f"{sample.tar} is cut short")
+        try:
+            member = tarfile.TarInfo.frombuf(data[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            member = tarfile.TarInfo()
+        if member.size != sample.size:
+            raise ValueError(f"the csv does not match {sample.tar}")
+        return data[tarfile.BLOCKSIZE :]
+
+    def _open_tar(self, name: str) -> io.FileIO:
+        if name not in self._tars:
+            _check_regular(self.root / name)
+            self._tars[name] = (self.root / name).open("rb", buffering=0)
+        return self._tars[name]
 
     def _list_zip(self, name: str) -> set[str]:
         try:

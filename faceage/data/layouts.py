@@ -4,13 +4,14 @@
   `weight`, `valid` ("x0 y0 x1 y1", px of a 256 px crop: the picture without its padding), `sharp`,
   `gender`, `source`, `landmarks` ("x y" of both eyes, nose and both corners of the mouth, px of a
   256 px crop, image-left ones first), `label` (dataset|estimated), `kept` (rows with 0 are
-  skipped), `zip`. Pictures lie in the folder or in zips beside the csv.
+  skipped), `zip`, `tar`, `offset`, `size`. Pictures lie in the folder, in zips beside the csv, or
+  in tars, where offset and size are those of the picture's bytes.
 - FFHQ-Aging: its csv, and its pictures as `00000/00000.png` or `00000.png`.
 - UTKFace: files named `[age]_[gender]_[race]_[date].jpg`, no csv.
 
 Held-out pictures are split in two by a hash of the person (of the file name where the person is
 unknown): `val`, for choices, and `test`, for reported figures. A `set` column that has `test` rows
-is used unchanged.
+is used unchanged, and so is that of pictures in tars.
 
 The csv is not trusted: it must be a regular file of limited size, and no row may name a file
 outside the dataset's folder.
@@ -21,13 +22,13 @@ import hashlib
 import math
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TextIO
+from typing import Any, TextIO
 
-from faceage.ages import group_of, parse_group
+from faceage.ages import GROUP_NAMES, group_of, parse_group
 from faceage.errors import AgeError, DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -58,6 +59,8 @@ class Sample:
         gender: "M", "F" or "".
         source: the collection that the picture comes from, or "".
         zip: the archive beside the csv that contains the file, or "".
+        tar: the tar beside the csv that contains the picture, or "".
+        offset, size: of the picture's bytes in the tar.
         landmarks: x and y of the five landmarks in turn, px of a 256 px crop; () if unknown.
         estimated: the label is an estimate (the csv's column `label` is "estimated").
         person: identifies the person within the dataset, or "".
@@ -75,6 +78,9 @@ class Sample:
     landmarks: tuple[float, ...] = ()
     estimated: bool = False
     person: str = ""
+    tar: str = ""
+    offset: int = 0
+    size: int = 0
 
 
 def read_samples(root: Path, split: str) -> tuple[str, list[Sample]]:
@@ -98,10 +104,45 @@ def read_samples(root: Path, split: str) -> tuple[str, list[Sample]]:
     names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if _is_image(p.name))
     if any(_UTK_NAME.fullmatch(Path(name).name) for name in names):
         return "utkface", _utkface(names, split)
+    if (root / "shards.json").exists():
+        raise NoLabelsError(
+            f"{root} has no faces.csv: its packing has not ended.",
+            "Run the same faceage pack command again.",
+        )
     raise NoLabelsError(
         f"No labels found in {root}.",
         "Put a csv with the columns file and age there, or name the pictures as UTKFace does.",
     )
+
+
+def describe_sample(sample: Sample, split: str) -> dict[str, Any]:
+    """The labels of a sample by the columns of a csv, without its place in a zip or tar."""
+    return {
+        "file": sample.file,
+        "set": split,
+        "age": sample.age,
+        "age_group": GROUP_NAMES[sample.group],
+        "label": "estimated" if sample.estimated else "dataset",
+        "person": sample.person,
+        "gender": sample.gender,
+        "source": sample.source,
+        "weight": sample.weight,
+        "valid": [UNIT * value for value in sample.valid],
+        "sharp": sample.sharp,
+        "landmarks": list(sample.landmarks),
+    }
+
+
+def format_row(labels: Mapping[str, Any]) -> dict[str, str]:
+    """Labels as the texts of a csv, from which `read_samples` reads the same sample."""
+    return {
+        name: " ".join(map(str, value))
+        if isinstance(value, list)
+        else ""
+        if value is None
+        else str(value)
+        for name, value in labels.items()
+    }
 
 
 def _header(table: Path) -> set[str]:
@@ -136,7 +177,7 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
             "A dataset's csv needs the columns file and age (or age_group).",
         )
     samples = []
-    has_test = any(row.get("set") == "test" for _, row in _rows(table))
+    fixed = "tar" in header or any(row.get("set") == "test" for _, row in _rows(table))
     for line, row in _rows(table):
         if row.get("kept") == "0":
             continue
@@ -146,7 +187,7 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
             )
         person = row.get("person") or row["file"]
         named = row.get("set") or ""
-        if named == "val" and not has_test:
+        if named == "val" and not fixed:
             named = _hashed_half(person)
         if (named or _hashed_set(person)) != split:
             continue
@@ -167,6 +208,9 @@ def _with_csv(table: Path, header: set[str], split: str) -> list[Sample]:
                     landmarks=_landmarks(row.get("landmarks") or ""),
                     estimated=row.get("label") == "estimated",
                     person=row.get("person") or "",
+                    tar=_inside(row.get("tar") or "", "tar"),
+                    offset=_whole_number(row.get("offset") or "0", "offset"),
+                    size=_whole_number(row.get("size") or "0", "size"),
                 )
             )
         except (ValueError, TypeError, AgeError) as error:
@@ -189,6 +233,12 @@ def _number(text: str, name: str, most: float = math.inf) -> float:
     if not (math.isfinite(value) and 0 <= value <= most):
         raise ValueError(f"{name} {text} is out of range.")
     return value
+
+
+def _whole_number(text: str, name: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise ValueError(f"{name} {text!r} is not a whole number.")
+    return int(text)
 
 
 def _valid_box(text: str) -> tuple[float, float, float, float]:
@@ -279,7 +329,8 @@ def _hashed_half(person: str) -> str:
 
 def _hash(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
+    data = text.encode(errors="surrogateescape")  # file names need not be UTF-8
+    return int(hashlib.sha256(data).hexdigest()[:8], 16) / 2**32
 
 
 def _is_image(name: str) -> bool:

@@ -79,12 +79,18 @@ class ShardFolder:
         """The shard's output file."""
         return self.root / self.kind / f"{shard.name}{self.suffix}"
 
-    def claim(self, contents: Mapping[str, Any], force: bool) -> None:
+    def claim(
+        self,
+        contents: Mapping[str, Any],
+        force: bool,
+        hint: str = "Use another --out, or --force to delete these results.",
+    ) -> None:
         """Write the manifest, or check that the present one has the same contents.
 
         Args:
             contents: what determines the results; it must be the same for all shards.
             force: delete the results of another manifest instead of raising an error.
+            hint: of that error.
 
         Raises:
             OutputError: the folder has results of other photos or options, or cannot be written.
@@ -100,7 +106,7 @@ class ShardFolder:
                 keys = sorted(k for k in {*contents, *present} if present.get(k) != contents.get(k))
                 raise OutputError(
                     f"{self.root} has results of another run; it differs in {', '.join(keys)}.",
-                    "Use another --out, or --force to delete these results.",
+                    hint,
                 )
             for results in (f"{self.kind}/*-of-*{self.suffix}", "failures/*-of-*.csv"):
                 for file in self.root.glob(results):

@@ -82,6 +82,20 @@ def read_pictures(tar: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, by
         raise _unreadable(tar, str(error)) from error
 
 
+def list_members(tar: Path) -> dict[str, tuple[int, int]]:
+    """The files of an uncompressed tar by name: the offset and the size of their bytes.
+
+    Raises:
+        DataError: the tar is missing, cut short or damaged.
+    """
+    _check_complete(tar)
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            return {member.name: (member.offset_data, member.size) for member in archive}
+    except (OSError, tarfile.TarError) as error:
+        raise _unreadable(tar, str(error)) from error
+
+
 def _check_complete(tar: Path) -> None:
     try:
         with tar.open("rb") as file:

@@ -21,6 +21,7 @@ from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, FaceAgeError, WeightsError
 from faceage.models.generator import FaceAgeModel
 from faceage.models.mobilenet import MobileNet
+from faceage.scale.packing import Packer
 from faceage.training import state
 from faceage.training import trainer as training
 from faceage.training.config import TrainConfig, make_config
@@ -577,6 +578,24 @@ def test_a_run_is_the_same_without_memory(make: Callable[..., TrainConfig], work
     memory, disk = (load_weights(make(n).out / "weights.safetensors") for n in ("memory", "disk"))
     _assert_same(dict(memory[0].state_dict()), dict(disk[0].state_dict()))
     assert memory[1]["figures"] == disk[1]["figures"]
+
+
+@pytest.mark.parametrize("memory_gb", [None, 0], ids=["decoded", "streamed"])
+def test_a_run_on_packed_data_is_the_same(
+    make: Callable[..., TrainConfig], data: Path, tmp_path: Path, memory_gb: float | None
+) -> None:
+    """The same steps from tars as from the folder, resumed in the warm-up and in the synthesis."""
+    packer = Packer(str(data), tmp_path / "packed", shard_bytes=40_000)
+    list(packer.write_shards(lambda: None))
+    packer.write_table()
+    train(make("folder", images=48), "cpu")
+    options = dict(data=str(tmp_path / "packed"), memory_gb=memory_gb, workers=2)
+    for images in (8, 32, 48):
+        train(make("tars", images=images, **options), "cpu")
+    _assert_same(_state(make("folder")), _state(make("tars")))
+    folder, tars = (load_weights(make(n).out / "weights.safetensors") for n in ("folder", "tars"))
+    _assert_same(dict(folder[0].state_dict()), dict(tars[0].state_dict()))
+    assert folder[1]["figures"] == tars[1]["figures"]
 
 
 def test_a_damaged_picture_is_one_line(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
