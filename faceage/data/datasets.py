@@ -63,17 +63,15 @@ class Dataset:
             )
         # Open zips, which processes and threads must not share.
         self._archives: dict[tuple[int, int, str], zipfile.ZipFile] = {}
-        # Open tars, which they can share: a read states its position.
-        self._tars: dict[str, io.FileIO] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_archives": {}, "_tars": {}}
+        return self.__dict__ | {"_archives": {}}
 
     def read(self, sample: Sample) -> Image.Image:
-        """The picture of a sample, RGB. Zips and tars stay open until `close`.
+        """The picture of a sample, RGB. Zips stay open until `close`.
 
         Raises:
             DataError: the file is missing, damaged, too large, or no picture.
@@ -153,11 +151,9 @@ class Dataset:
                 raise DataError(f"{path} {what}.", "Copy it again from its source.")
 
     def close(self) -> None:
-        """Close the zips and tars that this process has opened."""
+        """Close the zips that this process has opened."""
         for key in [key for key in self._archives if key[0] == os.getpid()]:
             self._archives.pop(key).close()
-        while self._tars:
-            self._tars.popitem()[1].close()
 
     @contextmanager
     def _explain_errors(self, sample: Sample) -> Iterator[None]:
@@ -203,8 +199,11 @@ class Dataset:
         if header < 0 or sample.size > MAX_BYTES:
             raise ValueError(f"offset {sample.offset} and size {sample.size} are out of range")
         size = tarfile.BLOCKSIZE + sample.size
-        tar = self._open_tar(sample.tar)
-        data = os.pread(tar.fileno(), size, header)
+        path = self.root / sample.tar
+        _check_regular(path)
+        with path.open("rb", buffering=0) as file:
+            file.seek(header)
+            data = file.read(size)
         if len(data) < size:
             raise ValueError(f"{sample.tar} is cut short")
         try:
@@ -214,12 +213,6 @@ class Dataset:
         if member.size != sample.size:
             raise ValueError(f"the csv does not match {sample.tar}")
         return data[tarfile.BLOCKSIZE :]
-
-    def _open_tar(self, name: str) -> io.FileIO:
-        if name not in self._tars:
-            _check_regular(self.root / name)
-            self._tars[name] = (self.root / name).open("rb", buffering=0)
-        return self._tars[name]
 
     def _list_zip(self, name: str) -> set[str]:
         try:

@@ -298,23 +298,10 @@ def test_streamed_pictures_equal_decoded_ones(packed: Path, workers: int) -> Non
     dataset = open_dataset(packed)
     indices = [torch.tensor([3, 0, 14]), torch.tensor([7]), torch.arange(15)]
     images = decode(dataset, 16).images
-    assert not dataset._tars  # closed
-    dataset.read_crop(0, 16)  # open while workers start
     for found, index in zip(
         StreamedDataset(dataset, 16, workers).batches(indices), indices, strict=True
     ):
         assert torch.equal(found, images[index])
-    assert not dataset._tars
-
-
-def test_tars_stay_open_until_the_dataset_is_closed(packed: Path) -> None:
-    dataset = open_dataset(packed)
-    for index in range(15):
-        dataset.read_crop(index, 8)
-    files = list(dataset._tars.values())
-    assert len(files) == len(list(packed.glob("train/*.tar")))
-    dataset.close()
-    assert all(file.closed for file in files)
 
 
 def tar_of(packed: Path, index: int) -> Path:
