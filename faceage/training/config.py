@@ -204,7 +204,7 @@ CHANGEABLE = (*PATHS, "images", "licence", "memory_gb", "save_minutes", "workers
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 # Starts from weights of the recipe `distilled`, whose encoder and classifier stay as they are;
-# `paired-256` starts from weights of `paired`.
+# `paired-fine-tune` and `paired-256` start from weights of `paired`.
 _PAIRED: dict[str, Any] = {
     "model": {
         "size": 128,
@@ -265,6 +265,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "diff_augment": True,
     },
     "paired": _PAIRED,
+    "paired-fine-tune": _PAIRED
+    | {
+        "losses": _PAIRED["losses"] | {"target_age": 0.2, "identity": 0.5, "skin_tone": 5.0},
+        "images": 50_000,
+        "flow_images": 0,
+        "pairs_fraction": 0.6875,
+        "lr": 3e-4,
+        "lr_discriminator": 6e-4,
+        "lr_rise_images": 4_000,
+    },
     "paired-256": _PAIRED
     | {
         "model": _PAIRED["model"] | {"size": 256, "fine_level": True},
