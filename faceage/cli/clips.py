@@ -49,7 +49,8 @@ def age_clips(
         ConfigError: PyAV is not installed, or `out` is one file for several results.
     """
     from faceage.progress import progress_bar
-    from faceage.video.clips import age_clip, check_installed, count_frames
+    from faceage.video.clips import age_clip
+    from faceage.video.containers import VideoClip, check_installed
 
     check_installed()
     single = out is not None and out.suffix.lower() in SUFFIXES and not out.is_dir()
@@ -72,7 +73,7 @@ def age_clips(
             ager = ager or load_ager(*model)
             for file in wanted.values():
                 make_folder(file.parent)
-            total = count_frames(clip) * (1 + len(wanted)) or None
+            total = VideoClip(clip).count() * (1 + len(wanted)) or None
             with progress_bar(shown=not is_quiet()) as bar:
                 task = bar.add_task(clip.name, total=total)
                 age_clip(ager, clip, wanted, faces, partial(bar.advance, task))

@@ -11,7 +11,8 @@ from faceage.errors import NoFaceError, PhotoError
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 
-from faceage.video.clips import age_clip, count_frames, read_frames  # noqa: E402
+from faceage.video.clips import age_clip  # noqa: E402
+from faceage.video.containers import VideoClip, read_frames  # noqa: E402
 
 FRAMES, RATE = 14, Fraction(25)
 
@@ -64,7 +65,7 @@ def seconds(path: Path) -> list[float]:
 
 def test_read_frames(clip: Path, portraits: list[np.ndarray]) -> None:
     frames = list(read_frames(clip))
-    assert len(frames) == count_frames(clip) == FRAMES
+    assert len(frames) == VideoClip(clip).count() == FRAMES
     for (_, found), expected in zip(frames, portraits, strict=True):
         assert found.shape == expected.shape
         assert np.abs(found.astype(int) - expected).mean() < 6
