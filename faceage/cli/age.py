@@ -229,22 +229,26 @@ def age(
         raise ConfigError("No target age is given.", "Add --to 70, or --animate 5-85.")
     ages = parse_ages(to)
     _check_no_ages(photos, to)
-    if clips := find_clips(photos):
-        if crop or sheet or sign or shard or shards:
-            raise ConfigError(
-                "--crop, --sheet, --sign and shards are for photos.", "Leave them out."
-            )
-        return age_clips(clips, ages, faces, out, if_exists, model)
     items = collect_items(photos, recursive=recursive, exclude=out)
     if sharding.apply_to(items):
         if out is None:
             raise ConfigError("Shards need a folder for their files.", "Add --out DIR.")
-        if sign:
-            raise ConfigError("--sign does not work with shards.", "Leave it out.")
+        if sign or find_clips(items, animations=False):
+            raise ConfigError("--sign and clips do not work with shards.", "Leave them out.")
         options = AgeOptions(ages, faces, crop, sheet, keep_private=keep_private)
         task = AgeTask(weights, device, detector, min_score, options)
         return run_in_shards(items, task, out, sharding, include_synthetic, force)
     items = leave_out_results(items, include_synthetic)
+    code = 0
+    if clips := find_clips(items, animations=not (crop or sheet or sign)):
+        if crop or sheet or sign:
+            raise ConfigError(
+                "--crop, --sheet and --sign are for photos.", "Use another command for the clips."
+            )
+        items = [item for item in items if item not in clips]
+        code = age_clips(clips, ages, faces, out, if_exists, model, alone=not items)
+        if not items:
+            return code
     file, folder = _split_out(out, several=len(items) > 1 or len(ages) > 1 or sheet)
     signer = _load_signer(sign) if sign else None
     options = AgeOptions(ages, faces, crop, sheet, if_exists, keep_private, file, signer)
@@ -276,7 +280,7 @@ def age(
 
     for _ in run_batch(items, prepare, work, "ageing"):
         pass
-    return report_errors(items, folder)
+    return max(code, report_errors(items, folder))
 
 
 def _check_no_ages(photos: Sequence[str], to: Sequence[str]) -> None:

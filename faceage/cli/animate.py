@@ -40,7 +40,8 @@ def animate_photos(
         ConfigError: PyAV is needed and missing, or `out` is one file for several photos or has an
             unsuitable suffix.
     """
-    from faceage.video.animation import PICTURES, animate_photo
+    from faceage.imaging.animations import FORMATS
+    from faceage.video.animation import animate_photo
     from faceage.video.containers import check_installed
 
     file = out if out and _is_file(out) else None
@@ -48,7 +49,7 @@ def animate_photos(
         raise ConfigError(
             f"--out {out} is one file, but there are several results.", "Name a folder."
         )
-    if not file or file.suffix.lower() not in PICTURES:
+    if not file or file.suffix.lower() not in FORMATS:
         check_installed(", or write an animated picture: --out animation.webp")
 
     def results(target: Target) -> list[Path]:
@@ -113,14 +114,14 @@ def _is_file(out: Path) -> bool:
     Raises:
         ConfigError: it is a file of another kind.
     """
+    from faceage.imaging.animations import FORMATS
     from faceage.imaging.photos import SUFFIXES, UNREADABLE
-    from faceage.video.animation import PICTURES
     from faceage.video.containers import CONTAINERS
 
     suffix = out.suffix.lower()
     if out.is_dir():
         return False
-    if suffix in {*PICTURES, *CONTAINERS}:
+    if suffix in {*FORMATS, *CONTAINERS}:
         return True
     if suffix in SUFFIXES | UNREADABLE:
         raise ConfigError(

@@ -10,6 +10,7 @@ from PIL import Image
 from faceage.api import MAX_AHEAD, Aged, FaceAger
 from faceage.faces.selection import NumberedFace
 from faceage.files import replace_file, write_file
+from faceage.imaging.animations import FORMATS
 from faceage.imaging.decoding import convert_to_srgb
 from faceage.imaging.encoding import encode_animation
 from faceage.imaging.metadata import synthetic_mark
@@ -21,7 +22,6 @@ STEP = 2  # years between frames
 RATE = 12  # frames per second
 HOLD = 9  # frames for which the first and the last age are shown
 MAX_SIDE = 1280  # px; larger photos are reduced
-PICTURES = {".gif": "GIF", ".webp": "WEBP"}  # animations that need no video library
 
 
 def animate_photo(
@@ -49,7 +49,7 @@ def animate_photo(
     in_place = photo.full.nbytes >= MAX_AHEAD
     aged = ager.iter_age(photo, ages, found, in_place)
     frames = _hold_ends(_make_frame(result, photo.icc) for result in aged)
-    if format_name := PICTURES.get(file.suffix.lower()):
+    if format_name := FORMATS.get(file.suffix.lower()):
         images = [Image.fromarray(pixels) for pixels in frames]
         write_file(file, encode_animation(images, 1 / RATE, mark, format_name), force=True)
     else:

@@ -1,19 +1,84 @@
-"""Clips with the faces at another age: the passes over their frames."""
+"""Clips with the faces at another age: videos, and animated GIF and WebP."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from faceage.ages import format_age
 from faceage.api import FaceAger
 from faceage.errors import NoFaceError
 from faceage.faces.selection import FaceChoice
 from faceage.files import replace_file
+from faceage.imaging.animations import FORMATS, read_animation, read_animation_info
+from faceage.imaging.encoding import encode_animation
 from faceage.imaging.metadata import synthetic_mark
 from faceage.inference.backend import Pixels
 from faceage.video.containers import VideoClip
 from faceage.video.rendering import render_frames
 from faceage.video.tracking import Track, track_faces
+
+
+class AnimatedPicture:
+    """An animated GIF or WebP, which has the methods of `VideoClip`.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._info = read_animation_info(path)
+        self._alphas: list[Pixels | None] = []
+        self._seconds: list[float] = []
+
+    def count(self) -> int:
+        """The number of frames."""
+        return self._info.count
+
+    def frames(self) -> Iterator[Pixels]:
+        """The frames, RGB (H,W,3)."""
+        alphas, seconds = [], []
+        for frame in read_animation(self.path):
+            alphas.append(frame.alpha)
+            seconds.append(frame.seconds)
+            yield frame.pixels
+        self._alphas, self._seconds = alphas, seconds
+
+    def write(
+        self, path: Path, suffix: str, frames: Iterator[Pixels], mark: Mapping[str, str]
+    ) -> None:
+        """Write changed frames with the durations, the repetitions and the transparency.
+
+        Args:
+            suffix: ".gif" or ".webp".
+            mark: from `synthetic_mark`.
+        """
+        images = []
+        for pixels, alpha in zip(frames, self._alphas, strict=True):
+            layers = pixels if alpha is None else np.dstack([pixels, alpha])
+            images.append(Image.fromarray(layers))
+        data = encode_animation(
+            images,
+            self._seconds,
+            mark,
+            FORMATS[suffix.lower()],
+            plays=self._info.plays,
+            lossless=self._info.lossless,
+            icc=self._info.icc,
+        )
+        path.write_bytes(data)
+
+
+def open_clip(path: Path) -> VideoClip | AnimatedPicture:
+    """The clip in a file.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    return AnimatedPicture(path) if path.suffix.lower() in FORMATS else VideoClip(path)
 
 
 def age_clip(
@@ -35,7 +100,7 @@ def age_clip(
         NoFaceError: there is no face, or not so many people.
         OutputError: a result cannot be written.
     """
-    clip = VideoClip(path)
+    clip = open_clip(path)
     tracks = track_faces(clip.frames(), ager.detector, lambda: report(1))
     tracks = _choose(tracks, faces, path)
     for age, file in files.items():
