@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from faceage.imaging.animations import read_animation
+from faceage.imaging.drawing import strip
 from faceage.imaging.photos import Photo, open_photo, save_photo
 
 ROOT = Path(__file__).parent.parent
 PORTRAIT = ROOT / "examples" / "astronaut.jpg"
 GUIDE = ROOT / "docs" / "guide"
+VIDEO = ROOT / "docs" / "video.jpg"
 HEAD = (100, 0, 350, 250)  # px of the portrait: x0, y0, x1, y1
 
 
@@ -27,6 +30,7 @@ def main() -> None:
         make_drawn(folder)
         make_aged(folder)
         make_numbered(folder)
+        make_animated(folder)
 
 
 def make_sheet(folder: Path) -> None:
@@ -61,6 +65,21 @@ def make_numbered(folder: Path) -> None:
     save_photo(Photo(pixels), pixels, folder / "party.jpg")
     run("predict", folder / "party.jpg", "--draw", folder)
     write(GUIDE / "numbered.jpg", (folder / "party.faces.jpg").read_bytes())
+
+
+def make_animated(folder: Path) -> None:
+    """Six frames of an animation of the portrait, from 5 to 85 years."""
+    file = folder / "moving.webp"
+    ages = [5, 21, 37, 53, 69, 85]
+    run("age", PORTRAIT, "--animate", "5-85:16", "--out", file)
+    frames = list(read_animation(file))
+    assert len(frames) == len(ages)  # WebP stores the frames of a held age as one
+    x0, y0, x1, y1 = HEAD
+    heads = [frame.pixels[y0:y1, x0:x1] for frame in frames]
+    pixels = np.asarray(strip(heads, [str(age) for age in ages], tile=160))
+    mark = {"what": "frames of an animation of the example portrait"}
+    save_photo(Photo(pixels, lossless=False), pixels, VIDEO, force=True, synthetic=mark)
+    report(VIDEO)
 
 
 def run(*arguments: str | Path) -> None:

@@ -63,7 +63,10 @@ OPTIONS = {
     ],
     "web": ["--detector", "--device", "--host", "--min-score", "--port", "--weights"],
     "predict": ["--csv", "--draw", "--json", "--jsonl", "--out", *SHARDS, *COMMON],
-    "age": ["--crop", "--keep-private", "--out", "--sheet", "--sign", "--to", *SHARDS, *COMMON],
+    "age": [
+        *("--animate", "--crop", "--keep-private", "--out", "--sheet", "--sign", "--to"),
+        *(*SHARDS, *COMMON),
+    ],
     "align": ["--out", "--size", *SHARDS, *PHOTOS],
     "train": [
         "--data",

@@ -12,6 +12,7 @@ import typer
 
 from faceage import hub
 from faceage.ages import format_age, parse_ages
+from faceage.cli.animate import animate_photos, parse_span
 from faceage.cli.batch import load_ager, reject_failing, report_errors, run_batch
 from faceage.cli.clips import age_clips, find_clips
 from faceage.cli.common import (
@@ -152,9 +153,9 @@ class AgeTask(PhotoTask):
 def age(
     photos: PhotosArgument,
     to: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(metavar="AGE", help="Target ages: 5, or 5,70, or 10-80:10. Repeats."),
-    ],
+    ] = None,
     face: FaceOption = "all",
     out: Annotated[
         Path | None,
@@ -164,6 +165,13 @@ def age(
             metavar="DIR|FILE",
             help="The folder for results, or the file of one photo at one age; "
             "default: beside the photo.",
+        ),
+    ] = None,
+    animate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW-HIGH",
+            help="Instead of --to: a clip of each photo, through these ages, such as 5-85.",
         ),
     ] = None,
     sheet: Annotated[
@@ -204,26 +212,43 @@ def age(
 ) -> int:
     """Show the faces of a photo or a clip at other ages; the rest of it is unchanged."""
     if_exists = IfExists.from_options(force, skip_existing)
-    ages, faces = parse_ages(to), parse_faces(face)
-    _check_no_ages(photos, to)
-    if clips := find_clips(photos):
-        if crop or sheet or sign or shard or shards:
-            raise ConfigError(
-                "--crop, --sheet, --sign and shards are for photos.", "Leave them out."
-            )
-        model = (weights, device, detector, min_score)
-        return age_clips(clips, ages, faces, out, if_exists, model)
+    faces, model = parse_faces(face), (weights, device, detector, min_score)
     sharding = ShardOptions.from_options(shard, shards, engine, address, workers)
+    if animate:
+        if to or crop or sheet or sign or keep_private or sharding != ShardOptions():
+            raise ConfigError(
+                "--to, --crop, --sheet, --sign, --keep-private and shards do not work with "
+                "--animate.",
+                "Leave them out.",
+            )
+        span = parse_span(animate)
+        items = collect_items(photos, recursive=recursive, exclude=out)
+        items = leave_out_results(items, include_synthetic)
+        return animate_photos(items, span, faces, out, if_exists, model)
+    if not to:
+        raise ConfigError("No target age is given.", "Add --to 70, or --animate 5-85.")
+    ages = parse_ages(to)
+    _check_no_ages(photos, to)
     items = collect_items(photos, recursive=recursive, exclude=out)
     if sharding.apply_to(items):
         if out is None:
             raise ConfigError("Shards need a folder for their files.", "Add --out DIR.")
-        if sign:
-            raise ConfigError("--sign does not work with shards.", "Leave it out.")
+        if sign or find_clips(items, animations=False):
+            raise ConfigError("--sign and clips do not work with shards.", "Leave them out.")
         options = AgeOptions(ages, faces, crop, sheet, keep_private=keep_private)
         task = AgeTask(weights, device, detector, min_score, options)
         return run_in_shards(items, task, out, sharding, include_synthetic, force)
     items = leave_out_results(items, include_synthetic)
+    code = 0
+    if clips := find_clips(items, animations=not (crop or sheet or sign)):
+        if crop or sheet or sign:
+            raise ConfigError(
+                "--crop, --sheet and --sign are for photos.", "Use another command for the clips."
+            )
+        items = [item for item in items if item not in clips]
+        code = age_clips(clips, ages, faces, out, if_exists, model, alone=not items)
+        if not items:
+            return code
     file, folder = _split_out(out, several=len(items) > 1 or len(ages) > 1 or sheet)
     signer = _load_signer(sign) if sign else None
     options = AgeOptions(ages, faces, crop, sheet, if_exists, keep_private, file, signer)
@@ -255,7 +280,7 @@ def age(
 
     for _ in run_batch(items, prepare, work, "ageing"):
         pass
-    return report_errors(items, folder)
+    return max(code, report_errors(items, folder))
 
 
 def _check_no_ages(photos: Sequence[str], to: Sequence[str]) -> None:

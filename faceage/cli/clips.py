@@ -1,4 +1,4 @@
-"""The part of `faceage age` that changes clips."""
+"""The part of `faceage age` that changes clips: videos, and animated GIF and WebP."""
 
 from functools import partial
 from pathlib import Path
@@ -8,77 +8,113 @@ import typer
 from faceage.ages import format_age
 from faceage.cli.batch import load_ager
 from faceage.cli.common import is_quiet, say
+from faceage.cli.inputs import Item
 from faceage.cli.outputs import IfExists, pending_files
-from faceage.errors import ConfigError, FaceAgeError
+from faceage.errors import ConfigError, FaceAgeError, OutputError
 from faceage.faces.selection import FaceChoice
 from faceage.files import make_folder
 
-SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
+VIDEO = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
+PICTURES = frozenset({".gif", ".webp"})
 
 
-def find_clips(arguments: list[str]) -> list[Path]:
-    """The arguments that are clips: all of them or none.
+def find_clips(items: list[Item], animations: bool) -> list[Item]:
+    """The clips among the items: all videos and, with `animations`, animated GIF and WebP."""
+    from faceage.imaging.animations import is_animation
 
-    Raises:
-        ConfigError: there are clips and photos.
-    """
-    clips = [Path(name) for name in arguments if Path(name).suffix.lower() in SUFFIXES]
-    if clips and len(clips) < len(arguments):
-        raise ConfigError("Clips and photos are given together.", "Use one command for each.")
-    return clips
+    def is_clip(path: Path) -> bool:
+        return path.suffix.lower() in VIDEO or (animations and is_animation(path))
+
+    return [item for item in items if not item.error and is_clip(item.path)]
 
 
 def age_clips(
-    clips: list[Path],
+    clips: list[Item],
     ages: list[float],
     faces: FaceChoice,
     out: Path | None,
     if_exists: IfExists,
     model: tuple[str, str, str, float],
+    alone: bool,
 ) -> int:
     """Write every clip at every age; a clip that fails is reported, the others are done.
 
     Args:
         out: the folder for results, or the file of one clip at one age; None is beside each clip.
         model: weights, device, detector and least score.
+        alone: the command has no photos beside the clips.
 
     Returns:
         The exit code.
 
     Raises:
-        ConfigError: PyAV is not installed, or `out` is one file for several results.
+        ConfigError: PyAV is needed and missing, or `out` is one file for several results, or of
+            another kind than the clip.
     """
+    from faceage.imaging.photos import SUFFIXES, UNREADABLE
     from faceage.progress import progress_bar
-    from faceage.video.clips import age_clip, check_installed, count_frames
+    from faceage.video.clips import age_clip, open_clip
+    from faceage.video.containers import check_installed
 
-    check_installed()
-    single = out is not None and out.suffix.lower() in SUFFIXES and not out.is_dir()
-    if single and len(clips) * len(ages) > 1:
-        raise ConfigError(
-            f"--out {out} is one file, but there are several results.", "Name a folder."
-        )
+    if any(clip.path.suffix.lower() in VIDEO for clip in clips):
+        check_installed()
+    kinds = VIDEO | SUFFIXES | UNREADABLE
+    file = out if out and out.suffix.lower() in kinds and not out.is_dir() else None
+    if file:
+        _check_file(file, clips[0].path, several=len(clips) * len(ages) > 1 or not alone)
     ager, failed = None, False
+    sources = {clip.path.absolute() for clip in clips}
+    made: dict[Path, Path] = {}
     for clip in clips:
-        folder = clip.parent if out is None or single else out
-        names = {a: folder / f"{clip.stem}.age{format_age(a)}{clip.suffix}" for a in ages}
-        files = {ages[0]: out} if single and out else names
+        path = clip.path
+        folder = path.parent if out is None else out / clip.subfolder
+        names = {a: folder / f"{path.stem}.age{format_age(a)}{path.suffix}" for a in ages}
+        files = {ages[0]: file} if file else names
         try:
+            for result in files.values():
+                if result.absolute() in sources:
+                    raise OutputError(
+                        f"{path}: its result {result} is itself one of the clips.", "Use --out."
+                    )
+                if result.absolute() in made:
+                    other = made[result.absolute()]
+                    raise OutputError(
+                        f"{path}: its result {result} is also that of {other}.", "Use --out."
+                    )
+                made[result.absolute()] = path
             pending = pending_files(files.values(), if_exists)
-            wanted = {age: file for age, file in files.items() if file in pending}
+            wanted = {age: result for age, result in files.items() if result in pending}
             if not wanted:
                 continue
-            if not clip.is_file():
-                raise FaceAgeError(f"No such clip: {clip}.", "Check the path.")
+            if not path.is_file():
+                raise FaceAgeError(f"No such clip: {path}.", "Check the path.")
             ager = ager or load_ager(*model)
-            for file in wanted.values():
-                make_folder(file.parent)
-            total = count_frames(clip) * (1 + len(wanted)) or None
+            for result in wanted.values():
+                make_folder(result.parent)
+            total = open_clip(path).count() * (1 + len(wanted)) or None
             with progress_bar(shown=not is_quiet()) as bar:
-                task = bar.add_task(clip.name, total=total)
-                age_clip(ager, clip, wanted, faces, partial(bar.advance, task))
-            for file in wanted.values():
-                typer.echo(str(file))
+                task = bar.add_task(path.name, total=total)
+                age_clip(ager, path, wanted, faces, partial(bar.advance, task))
+            for result in wanted.values():
+                typer.echo(str(result))
         except FaceAgeError as error:
             say(f"error: {error}")
             failed = True
     return int(failed)
+
+
+def _check_file(file: Path, clip: Path, several: bool) -> None:
+    """Check that a file can be the result of a clip.
+
+    Raises:
+        ConfigError: there are several results, or the clip is of another kind.
+    """
+    if several:
+        raise ConfigError(
+            f"--out {file} is one file, but there are several results.", "Name a folder."
+        )
+    kind = VIDEO if clip.suffix.lower() in VIDEO else PICTURES
+    if file.suffix.lower() not in kind:
+        raise ConfigError(
+            f"{clip} is not written as {file.suffix}.", f"Use {', '.join(sorted(kind))}."
+        )

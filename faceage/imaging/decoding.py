@@ -80,7 +80,7 @@ def decode_image(image: Image.Image, encoded: Encoded | None = None) -> Decoded:
         image = Image.merge("RGB", image.split()[:3])  # keeps the colours of transparent pixels
     if image.mode in ("CMYK", "LAB"):
         # The file's profile describes CMYK or Lab; RGB without a profile is taken for sRGB.
-        return Decoded(np.array(_convert_to_srgb(image, icc)), None, alpha, None, grey)
+        return Decoded(np.array(convert_to_srgb(image, icc)), None, alpha, None, grey)
     if deep is None:
         pixels = _to_array(image if image.mode == "RGB" else image.convert("RGB"))
         if encoded is not None and has_16_bits:
@@ -199,13 +199,14 @@ def _to_8_bit_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values / white * 255), 0, 255).astype(np.uint8))
 
 
-def _convert_to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """CMYK or Lab as sRGB, by the file's own profile if it has a usable one."""
+def convert_to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """RGB, CMYK or Lab as sRGB, by the file's own profile if it has a usable one."""
+    spaces = {"RGB": b"RGB ", "CMYK": b"CMYK"}
     target = ImageCms.createProfile("sRGB")
     try:
         if image.mode == "LAB":
             source: Any = ImageCms.createProfile("LAB")
-        elif icc and icc[16:20] == b"CMYK":
+        elif icc and _colour_space(icc) == spaces[image.mode]:
             source = ImageCms.ImageCmsProfile(BytesIO(icc))
         else:
             return image.convert("RGB")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _MAX_JPEG_EXIF = 65000  # bytes; a JPEG segment holds 65535 with its header
 _WIDTH, _BITS_PER_SAMPLE = 256, 258  # tags of TIFF
+_TRANSPARENT = 255  # number of a GIF's transparent colour, behind the others
+_SAMPLES, _SAMPLE_SIDE = 8, 128  # frames, and px, that the palette of a GIF is made from
 
 
 def encode_picture(
@@ -81,25 +83,73 @@ def encode_picture(
 
 
 def encode_animation(
-    frames: Sequence[Image.Image], seconds: float, mark: Mapping[str, str]
+    frames: Sequence[Image.Image],
+    seconds: float | Sequence[float],
+    mark: Mapping[str, str],
+    format_name: str = "WEBP",
+    *,
+    plays: int = 0,
+    lossless: bool = False,
+    icc: bytes | None = None,
 ) -> bytes:
-    """An animated WebP that repeats without end.
+    """An animated WebP or GIF.
 
     Args:
-        frames: of one size.
-        seconds: duration of a frame.
-        mark: as for `make_exif`.
+        frames: of one size, RGB or RGBA; a GIF gets one palette for all, and transparency where
+            alpha is less than half.
+        seconds: duration of each frame, or of all.
+        mark: as for `make_exif`; a GIF gets its description as a comment.
+        format_name: "WEBP" or "GIF".
+        plays: number of times it is shown; 0 is without end.
+        lossless: how a WebP is coded.
+        icc: colour profile of a WebP.
     """
-    options: dict[str, Any] = {
-        "exif": make_exif(b"", mark, keep_private=False),
-        "save_all": True,
-        "append_images": frames[1:],
-        "duration": round(1000 * seconds),
-        "loop": 0,
-        "quality": 85,
-        "method": 3,
-    }
-    return _save(frames[0], "WEBP", options)
+    if not isinstance(seconds, Sequence):
+        seconds = [seconds] * len(frames)
+    durations = [round(1000 * duration) for duration in seconds]
+    options: dict[str, Any] = {"save_all": True, "duration": durations}
+    if format_name == "GIF":
+        frames = _share_palette(frames)
+        options["comment"] = mark["Description"].encode()
+        if plays != 1:
+            options["loop"] = max(0, plays - 1)  # a GIF states the repetitions
+        if any("transparency" in frame.info for frame in frames):
+            # Each frame replaces the one before, which would show through otherwise.
+            options |= {"transparency": _TRANSPARENT, "disposal": 2}
+    else:
+        options |= {"exif": make_exif(b"", mark, keep_private=False), "loop": plays}
+        options |= {"lossless": lossless, "quality": 85, "method": 3}
+        if icc:
+            options["icc_profile"] = icc
+    return _save(frames[0], format_name, {**options, "append_images": frames[1:]})
+
+
+def _share_palette(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """Frames in RGB or RGBA as frames with one palette, by error diffusion.
+
+    With a palette of its own for each frame, the still parts of an animation would flicker.
+    """
+    step = -(-len(frames) // _SAMPLES)
+    samples = [frame.convert("RGB") for frame in frames[::step]]
+    for sample in samples:
+        sample.thumbnail((_SAMPLE_SIDE, _SAMPLE_SIDE), Image.Resampling.NEAREST)
+    width, height = samples[0].size
+    together = Image.new("RGB", (width, height * len(samples)))
+    for number, sample in enumerate(samples):
+        together.paste(sample, (0, number * height))
+    palette = together.quantize(_TRANSPARENT, Image.Quantize.MEDIANCUT, kmeans=1)
+    result = []
+    for frame in frames:
+        coded = frame.convert("RGB").quantize(palette=palette)
+        clear = frame.mode == "RGBA" and np.asarray(frame.getchannel("A")) < 128
+        if np.any(clear):
+            numbers = np.asarray(coded).copy()
+            numbers[clear] = _TRANSPARENT
+            coded = Image.fromarray(numbers, "P")
+            coded.putpalette(palette.getpalette() or [])
+            coded.info["transparency"] = _TRANSPARENT
+        result.append(coded)
+    return result
 
 
 def _save(image: Image.Image, format_name: str, options: dict[str, Any]) -> bytes:

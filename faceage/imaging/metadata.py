@@ -72,6 +72,8 @@ def is_marked(image: Image.Image) -> bool:
     """Whether an image, not loaded yet, says that it is a result of this program."""
     if image.format == "PNG":  # whose EXIF stands behind the pixels
         description = image.info.get("Description")
+    elif image.format == "GIF":
+        description = image.info.get("comment", b"").decode("ascii", "replace")
     else:
         description = image.getexif().get(_TAG.ImageDescription)
     return str(description).startswith((_SYNTHETIC, _ANNOTATED))

@@ -147,7 +147,7 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
         raise PhotoError(f"{path} is not a regular file.", "Name a photo.")
     if status.st_size == 0:
         raise PhotoError(f"{path} is empty (0 bytes).", "Copy it again from its source.")
-    with _pillow():
+    with pillow_settings():
         try:
             with Image.open(path, formats=READABLE) as image:
                 return _read(image, path, path)
@@ -163,11 +163,11 @@ def open_photo(path: str | os.PathLike[str]) -> Photo:
                 raise PhotoError(
                     f"Cannot open {path}: {_reason(error)}.", "Check its permissions."
                 ) from error
-            raise _damaged(path, error) from error
+            raise damaged_error(path, error) from error
         except PhotoError:
             raise
         except Exception as error:  # decoders raise all kinds of errors on damaged files
-            raise _damaged(path, error) from error
+            raise damaged_error(path, error) from error
 
 
 def read_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -176,7 +176,7 @@ def read_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
     Raises:
         PhotoError: not an image, damaged, smaller than 16 px, or of more than `max_pixels`.
     """
-    with _pillow():
+    with pillow_settings():
         try:
             with Image.open(BytesIO(data), formats=READABLE) as image:
                 width, height = image.size
@@ -195,12 +195,12 @@ def read_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
         except PhotoError:
             raise
         except Exception as error:  # decoders raise all kinds of errors on damaged files
-            raise _damaged("the photo", error) from error
+            raise damaged_error("the photo", error) from error
 
 
 def is_own_result(path: Path) -> bool:
     """Whether a file says in its metadata that it was made by this program."""
-    with _pillow():
+    with pillow_settings():
         try:
             with Image.open(path, formats=READABLE) as image:
                 return is_marked(image)
@@ -222,13 +222,13 @@ def as_photo(source: PhotoLike) -> Photo:
         return _from_array(source)
     if not isinstance(source, Image.Image):
         return open_photo(source)
-    with _pillow():
+    with pillow_settings():
         try:
             return _read(source)
         except PhotoError:
             raise
         except Exception as error:
-            raise _damaged("the photo", error) from error
+            raise damaged_error("the photo", error) from error
 
 
 def is_writable_suffix(suffix: str) -> bool:
@@ -330,7 +330,7 @@ def _from_array(array: np.ndarray) -> Photo:
         raise PhotoError(
             f"An array of {array.dtype} {array.shape} is no photo.", "Give uint8 (H,W,3) RGB."
         )
-    _check_size("the photo", array.shape[1], array.shape[0])
+    check_size("the photo", array.shape[1], array.shape[0])
     grey = array.ndim == 2
     colours = np.repeat(array[..., None], 3, axis=2) if grey else array[..., :3].copy()
     return Photo(
@@ -341,7 +341,12 @@ def _from_array(array: np.ndarray) -> Photo:
     )
 
 
-def _check_size(name: str, width: int, height: int) -> None:
+def check_size(name: str, width: int, height: int) -> None:
+    """Check that a photo is neither too small nor too large.
+
+    Raises:
+        PhotoError: it is.
+    """
     if width * height > MAX_PIXELS:
         raise PhotoError(
             f"{name} has {width * height / 1e6:.0f} megapixels; the limit is "
@@ -355,7 +360,7 @@ def _check_size(name: str, width: int, height: int) -> None:
 
 
 def _read(image: Image.Image, encoded: Encoded | None = None, path: Path | None = None) -> Photo:
-    _check_size(str(path) if path else "the photo", *image.size)
+    check_size(str(path) if path else "the photo", *image.size)
     source_format = "JPEG" if image.format == "MPO" else image.format or "PNG"
     jpeg, several = jpeg_settings(image), has_several_frames(image)
     decoded = decode_image(image, encoded)
@@ -382,7 +387,7 @@ _PILLOW = threading.Lock()
 
 
 @contextmanager
-def _pillow() -> Iterator[None]:
+def pillow_settings() -> Iterator[None]:
     """Pillow without its warnings and its size limit; `_read` checks the size before decoding.
 
     Both are settings of the whole process, so they are changed under a lock, and restored.
@@ -396,7 +401,8 @@ def _pillow() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _damaged(name: object, error: Exception) -> PhotoError:
+def damaged_error(name: object, error: Exception) -> PhotoError:
+    """The error of a photo whose decoder failed with `error`."""
     return PhotoError(f"{name} is damaged: {_reason(error)}.", "Copy it again from its source.")
 
 

@@ -326,13 +326,13 @@ def test_an_age_in_the_place_of_a_photo_is_explained(run, snapshot, astronaut, t
     assert snapshot(tmp_path) == {}
 
 
-def test_only_the_first_frame_is_used(run, tiny_weights: Path, portrait, tmp_path: Path) -> None:
+def test_only_the_first_page_is_used(run, tiny_weights: Path, portrait, tmp_path: Path) -> None:
     frame = Image.fromarray(portrait)
-    frame.save(tmp_path / "me.gif", save_all=True, append_images=[Image.new("RGB", frame.size)])
-    command = ("age", tmp_path / "me.gif", "--weights", tiny_weights, "--to")
+    frame.save(tmp_path / "me.tif", save_all=True, append_images=[Image.new("RGB", frame.size)])
+    command = ("age", tmp_path / "me.tif", "--weights", tiny_weights, "--to")
     answer = run(*command, 5)
     assert answer.code == 0
     assert answer.errors == [
-        f"note: {tmp_path / 'me.gif'} has several frames or pages; only the first is used."
+        f"note: {tmp_path / 'me.tif'} has several frames or pages; only the first is used."
     ]
     assert run(*command, 70, "--quiet").err == ""

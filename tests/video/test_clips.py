@@ -1,5 +1,8 @@
 """Reading and writing clips, and the part of `faceage age` that changes them."""
 
+import signal
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +14,8 @@ from faceage.errors import NoFaceError, PhotoError
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 
-from faceage.video.clips import age_clip, count_frames, read_frames  # noqa: E402
+from faceage.video.clips import age_clip  # noqa: E402
+from faceage.video.containers import VideoClip, read_frames  # noqa: E402
 
 FRAMES, RATE = 14, Fraction(25)
 
@@ -64,7 +68,7 @@ def seconds(path: Path) -> list[float]:
 
 def test_read_frames(clip: Path, portraits: list[np.ndarray]) -> None:
     frames = list(read_frames(clip))
-    assert len(frames) == count_frames(clip) == FRAMES
+    assert len(frames) == VideoClip(clip).count() == FRAMES
     for (_, found), expected in zip(frames, portraits, strict=True):
         assert found.shape == expected.shape
         assert np.abs(found.astype(int) - expected).mean() < 6
@@ -94,6 +98,35 @@ def test_age_clip_keeps_times_and_sound(
     assert files[0].stat().st_mtime_ns == times
 
 
+def test_clips_and_photos_in_one_command(
+    run, clip: Path, tiny_weights: Path, astronaut: Path, tmp_path: Path
+) -> None:
+    answer = run(
+        *("age", astronaut, clip, "--weights", tiny_weights, "--to", 70, "--out", tmp_path),
+    )
+    assert answer.code == 0, answer.err
+    results = [tmp_path / "astronaut.age70.jpg", tmp_path / "me.age70.mp4"]
+    assert sorted(answer.lines) == [str(path) for path in results]
+    assert sorted(tmp_path.iterdir()) == results
+
+
+def test_no_clip_is_overwritten(run, snapshot, clip: Path, tiny_weights: Path, tmp_path) -> None:
+    first, second = tmp_path / "a" / "me.mp4", tmp_path / "b" / "me.mp4"
+    for path in (first, second):
+        path.parent.mkdir()
+        path.write_bytes(clip.read_bytes())
+    common = ("--weights", tiny_weights, "--to", 70, "--force", "--out")
+    before = snapshot(tmp_path)
+    answer = run("age", first, *common, first)
+    assert answer.code == 1
+    assert "itself one of the clips" in answer.err
+    assert snapshot(tmp_path) == before
+    answer = run("age", first, second, *common, tmp_path / "out")
+    assert answer.code == 1
+    assert answer.lines == [str(tmp_path / "out" / "me.age70.mp4")]
+    assert f"also that of {first}" in answer.err
+
+
 def test_an_interrupted_clip_leaves_nothing(clip: Path, tiny_weights: Path, tmp_path: Path) -> None:
     ager = faceage.load(tiny_weights, device="cpu")
 
@@ -106,6 +139,41 @@ def test_an_interrupted_clip_leaves_nothing(clip: Path, tiny_weights: Path, tmp_
     with pytest.raises(KeyboardInterrupt):
         age_clip(ager, clip, {70.0: tmp_path / "old.mp4"}, report=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_run_is_completed_by_the_next(
+    run, clip: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    program = """
+import os, signal, sys
+import faceage
+from faceage.video.clips import age_clip
+from pathlib import Path
+
+def kill(count):
+    kill.calls += count
+    if kill.calls > 2.5 * FRAMES:  # during the second result
+        os.kill(os.getpid(), signal.SIGKILL)
+
+kill.calls = 0
+clip, weights, folder = map(Path, sys.argv[1:])
+files = {5.0: folder / "me.age05.mp4", 70.0: folder / "me.age70.mp4"}
+age_clip(faceage.load(weights, device="cpu"), clip, files, report=kill)
+"""
+    program = program.replace("FRAMES", str(FRAMES))
+    arguments = [sys.executable, "-c", program, clip, tiny_weights, tmp_path]
+    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    first, second = tmp_path / "me.age05.mp4", tmp_path / "me.age70.mp4"
+    assert len(list(read_frames(first))) == FRAMES
+    assert not second.exists()
+    before = first.stat().st_mtime_ns
+    answer = run(
+        *("age", clip, "--weights", tiny_weights, "--to", "5,70"),
+        *("--out", tmp_path, "--skip-existing"),
+    )
+    assert (answer.code, answer.lines) == (0, [str(second)])
+    assert len(list(read_frames(second))) == FRAMES
+    assert first.stat().st_mtime_ns == before
 
 
 def test_clips_without_sound_or_with_odd_sides(
@@ -137,7 +205,10 @@ def test_clips_that_are_refused(run, clip: Path, tiny_weights: Path, tmp_path: P
     missing = run("age", tmp_path / "none.mp4", *common)
     assert missing.code == 1
     assert "No such clip" in missing.err
-    assert run("age", clip, tmp_path / "me.jpg", *common).code == 2
     assert run("age", clip, *common, "--sheet").code == 2
+    assert run("age", clip, *common, "--shards", 2, "--out", tmp_path).code == 2
+    one = ("--weights", tiny_weights, "--to", 70, "--out")
     assert run("age", clip, *common, "--out", tmp_path / "one.mp4").code == 2
+    assert run("age", clip, tmp_path / "me.jpg", *one, tmp_path / "one.mp4").code == 2
+    assert ".jpg" in run("age", clip, *one, tmp_path / "one.jpg").err
     assert not (tmp_path / "old.mp4").exists()
