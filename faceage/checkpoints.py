@@ -46,6 +46,9 @@ LIMITS = {
 
 BatchNorm = nn.BatchNorm2d | nn.SyncBatchNorm
 
+# The parts of a model that determine the predicted ages.
+_CLASSIFYING = ("encoder.", "decomposition.", "classifier.")
+
 
 def save_weights(path: str | Path, model: FaceAgeModel, metadata: dict[str, str]) -> Path:
     """Write a model's weights, atomically.
@@ -66,6 +69,36 @@ def save_weights(path: str | Path, model: FaceAgeModel, metadata: dict[str, str]
     }
     metadata = metadata | {"format": FORMAT, "config": json.dumps(asdict(model.config))}
     return replace_file(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def interpolate_weights(before: Path, after: Path, fraction: float, out: Path) -> Path:
+    """Write the mean of a model's weights before and after fine-tuning.
+
+    Wortsman et al., "Robust Fine-Tuning of Zero-Shot Models", CVPR 2022: weights on one path of
+    training can be interpolated, and often combine the strengths of both ends.
+
+    Args:
+        fraction: the weight of `after`, from 0 to 1.
+        out: the file to write, with the metadata of `after`; the figures, which are of age
+            estimation, only if both have the same classifier.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or the models differ in their architecture.
+        OutputError: `out` cannot be written.
+    """
+    (first, _), (model, metadata) = load_weights(before), load_weights(after)
+    if first.config != model.config:
+        raise WeightsError(f"{before} and {after} differ in architecture.", "Give related weights.")
+    others, state = first.state_dict(), model.state_dict()
+    if not all(torch.equal(others[k], v) for k, v in state.items() if k.startswith(_CLASSIFYING)):
+        metadata.pop("figures", None)
+    with torch.no_grad():
+        for name, value in state.items():
+            if value.dtype.is_floating_point:
+                value.copy_(torch.lerp(others[name], value, fraction))
+    described = {"before": hub.file_sha256(before), "after": hub.file_sha256(after)}
+    metadata["interpolated"] = json.dumps(described | {"fraction": fraction})
+    return save_weights(out, model, metadata)
 
 
 def load_weights(

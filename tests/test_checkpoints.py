@@ -21,6 +21,7 @@ from faceage.checkpoints import (
     FORMAT,
     LIMITS,
     check_config,
+    interpolate_weights,
     load_state,
     load_weights,
     read_metadata,
@@ -468,3 +469,29 @@ def test_recalibration_takes_the_mean_over_the_batches() -> None:
     assert norm.running_var.item() == pytest.approx(8 / 7 / 3)
     assert norm.momentum == 0.1
     assert not norm.training
+
+
+# --- interpolation --------------------------------------------------------------------------------
+
+
+def test_interpolated_weights_lie_between(tmp_path: Path) -> None:
+    first, second = FaceAgeModel(TINY), FaceAgeModel(TINY)
+    second.encoder.load_state_dict(first.encoder.state_dict())
+    second.decomposition.load_state_dict(first.decomposition.state_dict())
+    second.classifier.load_state_dict(first.classifier.state_dict())
+    paths = [tmp_path / f"{name}.safetensors" for name in ("first", "second", "mean")]
+    for path, model in zip(paths, (first, second), strict=False):
+        save_weights(path, model, {"figures": "{}", "licence": "of the fine-tuned"})
+    mean, metadata = load_weights(interpolate_weights(paths[0], paths[1], 0.25, paths[2]))
+    states = first.state_dict(), second.state_dict()
+    for name, value in mean.state_dict().items():
+        expected = 0.75 * states[0][name].float() + 0.25 * states[1][name].float()
+        assert torch.allclose(value.float(), expected, atol=3e-3), name
+    assert metadata["licence"] == "of the fine-tuned"
+    assert json.loads(metadata["interpolated"])["fraction"] == 0.25
+    assert metadata["figures"] == "{}"  # the same classifier
+    save_weights(paths[1], FaceAgeModel(TINY), {"figures": "{}"})
+    assert "figures" not in load_weights(interpolate_weights(*paths[:2], 0.5, paths[2]))[1]
+    save_weights(paths[1], FaceAgeModel(dataclasses.replace(TINY, decoder_blocks=2)), {})
+    with pytest.raises(WeightsError, match="differ in architecture"):
+        interpolate_weights(*paths[:2], 0.5, paths[2])

@@ -101,6 +101,7 @@ OPTIONS = {
     ],
     "weights list": ["--json"],
     "weights info": ["--json"],
+    "weights interpolate": ["--force", "--fraction", "--out"],
     "weights fetch": ["--force"],
     "weights verify": [],
 }

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from faceage import hub
-from faceage.cli.common import command, say
+from faceage.cli.common import ForceOption, command, say
 from faceage.errors import WeightsError
 
 weights_app = typer.Typer(help="List, inspect, download and verify model files.")
@@ -89,6 +90,25 @@ def weights_verify(
         else:
             typer.echo(f"{check.path}: OK")
     return 1 if any(check.problem for check in checks) else 0
+
+
+@weights_app.command("interpolate")
+@command
+def weights_interpolate(
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="Weights that the fine-tuning started from.")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="The fine-tuned weights.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")],
+    fraction: Annotated[float, typer.Option(min=0, max=1, help="The part of AFTER.")] = 0.5,
+    force: ForceOption = False,
+) -> None:
+    """Average weights before and after fine-tuning, for a result between both."""
+    from faceage.checkpoints import interpolate_weights
+    from faceage.files import check_free
+
+    check_free([out], force)
+    typer.echo(str(interpolate_weights(before, after, fraction, out)))
 
 
 def _printable(text: str) -> str:

@@ -267,13 +267,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paired": _PAIRED,
     "paired-fine-tune": _PAIRED
     | {
-        "losses": _PAIRED["losses"] | {"target_age": 0.2, "identity": 0.5, "skin_tone": 5.0},
-        "images": 50_000,
+        "losses": _PAIRED["losses"] | {"target_age": 0.4, "identity": 0.2, "skin_tone": 10.0},
+        "images": 25_000,
         "flow_images": 0,
         "pairs_fraction": 0.6875,
-        "lr": 3e-4,
-        "lr_discriminator": 6e-4,
-        "lr_rise_images": 4_000,
+        "lr": 2e-4,
+        "lr_discriminator": 4e-4,
+        "lr_rise_images": 2_000,
     },
     "paired-256": _PAIRED
     | {
