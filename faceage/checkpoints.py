@@ -25,7 +25,7 @@ from faceage import hub
 from faceage.errors import WeightsError
 from faceage.files import replace_file
 from faceage.models.architecture import ModelConfig
-from faceage.models.generator import FaceAgeModel
+from faceage.models.generator import SHARED, FaceAgeModel
 from faceage.models.windows import CLASSIFIER_WINDOWS
 
 FORMAT = "faceage-1"
@@ -45,9 +45,6 @@ LIMITS = {
 }
 
 BatchNorm = nn.BatchNorm2d | nn.SyncBatchNorm
-
-# The parts of a model that determine the predicted ages.
-_CLASSIFYING = ("encoder.", "decomposition.", "classifier.")
 
 
 def save_weights(path: str | Path, model: FaceAgeModel, metadata: dict[str, str]) -> Path:
@@ -90,7 +87,8 @@ def interpolate_weights(before: Path, after: Path, fraction: float, out: Path) -
     if first.config != model.config:
         raise WeightsError(f"{before} and {after} differ in architecture.", "Give related weights.")
     others, state = first.state_dict(), model.state_dict()
-    if not all(torch.equal(others[k], v) for k, v in state.items() if k.startswith(_CLASSIFYING)):
+    shared = [name for name in state if name.split(".")[0] in SHARED]
+    if not all(torch.equal(others[name], state[name]) for name in shared):
         metadata.pop("figures", None)
     with torch.no_grad():
         for name, value in state.items():

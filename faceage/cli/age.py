@@ -45,6 +45,7 @@ from faceage.cli.outputs import (
     IfExists,
     Target,
     check_kept,
+    check_one_result,
     first_face,
     pending_files,
     plan_targets,
@@ -317,10 +318,7 @@ def _split_out(out: Path | None, several: bool) -> tuple[Path | None, Path | Non
 
     if out is None or out.is_dir() or out.suffix.lower() not in SUFFIXES | UNREADABLE:
         return None, out
-    if several:
-        raise ConfigError(
-            f"--out {out} is one file, but there are several results.", "Name a folder."
-        )
+    check_one_result(out, several)
     if not is_writable_suffix(out.suffix):
         raise ConfigError(
             f"Results are not written as {out.suffix}.", "Use .jpg, .png, .webp or .tif."

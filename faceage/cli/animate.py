@@ -8,7 +8,7 @@ import typer
 from faceage.ages import parse_ages
 from faceage.cli.batch import load_ager, reject_failing, report_errors, run_batch
 from faceage.cli.inputs import Item, note_small_faces, open_item
-from faceage.cli.outputs import IfExists, Target, pending_files, plan_targets
+from faceage.cli.outputs import IfExists, Target, check_one_result, pending_files, plan_targets
 from faceage.errors import AgeError, ConfigError
 from faceage.faces.selection import FaceChoice, choose_faces
 from faceage.files import make_folder
@@ -45,10 +45,8 @@ def animate_photos(
     from faceage.video.containers import check_installed
 
     file = out if out and _is_file(out) else None
-    if file and len(items) > 1:
-        raise ConfigError(
-            f"--out {out} is one file, but there are several results.", "Name a folder."
-        )
+    if file:
+        check_one_result(file, len(items) > 1)
     if not file or file.suffix.lower() not in FORMATS:
         check_installed(", or write an animated picture: --out animation.webp")
 

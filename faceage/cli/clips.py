@@ -9,21 +9,19 @@ from faceage.ages import format_age
 from faceage.cli.batch import load_ager
 from faceage.cli.common import is_quiet, say
 from faceage.cli.inputs import Item
-from faceage.cli.outputs import IfExists, pending_files
+from faceage.cli.outputs import IfExists, check_one_result, pending_files
 from faceage.errors import ConfigError, FaceAgeError, OutputError
 from faceage.faces.selection import FaceChoice
 from faceage.files import make_folder
-
-VIDEO = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm"})
-PICTURES = frozenset({".gif", ".webp"})
 
 
 def find_clips(items: list[Item], animations: bool) -> list[Item]:
     """The clips among the items: all videos and, with `animations`, animated GIF and WebP."""
     from faceage.imaging.animations import is_animation
+    from faceage.video.containers import CONTAINERS
 
     def is_clip(path: Path) -> bool:
-        return path.suffix.lower() in VIDEO or (animations and is_animation(path))
+        return path.suffix.lower() in CONTAINERS or (animations and is_animation(path))
 
     return [item for item in items if not item.error and is_clip(item.path)]
 
@@ -54,11 +52,11 @@ def age_clips(
     from faceage.imaging.photos import SUFFIXES, UNREADABLE
     from faceage.progress import progress_bar
     from faceage.video.clips import age_clip, open_clip
-    from faceage.video.containers import check_installed
+    from faceage.video.containers import CONTAINERS, check_installed
 
-    if any(clip.path.suffix.lower() in VIDEO for clip in clips):
+    if any(clip.path.suffix.lower() in CONTAINERS for clip in clips):
         check_installed()
-    kinds = VIDEO | SUFFIXES | UNREADABLE
+    kinds = {*CONTAINERS, *SUFFIXES, *UNREADABLE}
     file = out if out and out.suffix.lower() in kinds and not out.is_dir() else None
     if file:
         _check_file(file, clips[0].path, several=len(clips) * len(ages) > 1 or not alone)
@@ -109,11 +107,11 @@ def _check_file(file: Path, clip: Path, several: bool) -> None:
     Raises:
         ConfigError: there are several results, or the clip is of another kind.
     """
-    if several:
-        raise ConfigError(
-            f"--out {file} is one file, but there are several results.", "Name a folder."
-        )
-    kind = VIDEO if clip.suffix.lower() in VIDEO else PICTURES
+    from faceage.imaging.animations import FORMATS
+    from faceage.video.containers import CONTAINERS
+
+    check_one_result(file, several)
+    kind = CONTAINERS if clip.suffix.lower() in CONTAINERS else FORMATS
     if file.suffix.lower() not in kind:
         raise ConfigError(
             f"{clip} is not written as {file.suffix}.", f"Use {', '.join(sorted(kind))}."

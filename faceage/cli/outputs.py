@@ -130,6 +130,18 @@ def pending_files(files: Iterable[Path], if_exists: IfExists) -> list[Path]:
     return pending
 
 
+def check_one_result(out: Path, several: bool) -> None:
+    """Check that the file that `--out` names is for one result.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if several:
+        raise ConfigError(
+            f"--out {out} is one file, but there are several results.", "Name a folder."
+        )
+
+
 def check_kept(files: Iterable[Path], size: tuple[int, int] | None = None) -> None:
     """Check that existing results are whole pictures, and of `size` (width, height) if given.
 

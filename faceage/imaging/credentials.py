@@ -13,14 +13,11 @@ from typing import Any
 
 import faceage
 from faceage.errors import ConfigError, OutputError
+from faceage.imaging.photos import media_type
 
 EDITED_BY_MODEL = (
     "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 )
-_TYPES = {
-    ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".jpe": "image/jpeg", ".jfif": "image/jpeg",
-    ".png": "image/png", ".webp": "image/webp", ".tif": "image/tiff", ".tiff": "image/tiff",
-}  # fmt: skip
 _ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _HINT = "Give a PEM file of the certificate, its issuers and the private key."
 
@@ -88,11 +85,11 @@ class ContentSigner:
         try:
             with c2pa.Builder(json.dumps(manifest), context=self._context) as builder:
                 builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
-                if source and (kind := _TYPES.get(source.suffix.lower())):
+                if source and (kind := media_type(source.suffix)):
                     ingredient = {"title": source.name, "relationship": "parentOf"}
                     with source.open("rb") as stream:
                         builder.add_ingredient(json.dumps(ingredient), kind, stream)
-                builder.sign(self._signer, _TYPES[path.suffix.lower()], BytesIO(data), signed)
+                builder.sign(self._signer, media_type(path.suffix), BytesIO(data), signed)
         except (c2pa.C2paError, OSError) as error:
             raise OutputError(f"Cannot sign {path}: {error}.", "Check the certificate.") from None
         return signed.getvalue()

@@ -69,6 +69,9 @@ _WRITABLE = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG",
     ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
 }  # fmt: skip
+_MEDIA_TYPES = {
+    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +237,11 @@ def as_photo(source: PhotoLike) -> Photo:
 def is_writable_suffix(suffix: str) -> bool:
     """Whether results are written in the format of a suffix, such as ".jpg"."""
     return suffix.lower() in _WRITABLE
+
+
+def media_type(suffix: str) -> str | None:
+    """The media type of a writable suffix, such as "image/jpeg"; None of others."""
+    return _MEDIA_TYPES.get(_WRITABLE.get(suffix.lower(), ""))
 
 
 def result_suffix(path: str | os.PathLike[str]) -> str:

@@ -4,6 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def skin_window(side: int) -> tuple[slice, slice]:
+    """Rows and columns of cheeks and nose in an FFHQ crop of `side` px."""
+    return slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
+
+
 def skin_colours(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The colour of each face's skin: the median over cheeks and nose.
 
@@ -13,8 +18,7 @@ def skin_colours(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     Returns:
         (N,3) levels of 0-255.
     """
-    side = crops.shape[1]
-    rows, columns = slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
+    rows, columns = skin_window(crops.shape[1])
     medians: NDArray[np.float64] = np.median(crops[:, rows, columns], (1, 2))
     return medians
 

@@ -37,6 +37,9 @@ from faceage.models.encoders import (
 from faceage.models.mobilenet import MobileNet
 from faceage.models.windows import inner_face
 
+# The parts of the model that do not depend on the decoder; they determine the predicted ages.
+SHARED = ("encoder", "decomposition", "classifier")
+
 
 class FaceAgeModel(nn.Module):
     """The generator: changes and predicts the age of faces with one shared encoder."""

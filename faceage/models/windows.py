@@ -28,12 +28,9 @@ def inner_face(
     Args:
         zoom: above 1, a smaller part of the window.
     """
-    side = faces.shape[-1]
-    top, left, extent = window
-    inner = round(side * extent / zoom)
-    first_row = round(side * (top + extent / 2) - inner / 2)
-    first_column = round(side * (left + extent / 2) - inner / 2)
-    part = faces[..., first_row : first_row + inner, first_column : first_column + inner]
+    rows, columns = _slices(faces.shape[-1], window, zoom)
+    part = faces[..., rows, columns]
+    inner = part.shape[-1]
     if inner == size:
         return part
     return F.interpolate(part, size, mode="bilinear", align_corners=False, antialias=inner > size)
@@ -42,10 +39,17 @@ def inner_face(
 def inner_mask(size: int, device: torch.device) -> Tensor:  # -> size,size
     """1 on the inner face of FFHQ crops, 0 elsewhere."""
     mask = torch.zeros(size, size, device=device)
-    top, left = round(size * INNER_TOP), round(size * INNER_LEFT)
-    side = round(size * INNER_SIDE)
-    mask[top : top + side, left : left + side] = 1
+    mask[_slices(size, INNER_WINDOW)] = 1
     return mask
+
+
+def _slices(side: int, window: Window, zoom: float = 1.0) -> tuple[slice, slice]:
+    """Rows and columns of a window in crops of `side` px."""
+    top, left, extent = window
+    inner = round(side * extent / zoom)
+    row = round(side * (top + extent / 2) - inner / 2)
+    column = round(side * (left + extent / 2) - inner / 2)
+    return slice(row, row + inner), slice(column, column + inner)
 
 
 def window_grid(transform: Tensor, size: int, window: Window) -> Tensor:  # N,2,3 -> N,size,size,2

@@ -30,16 +30,10 @@ from faceage.ages import format_age, parse_ages
 from faceage.api import FaceAger, FaceCrops
 from faceage.errors import FaceAgeError, PhotoError
 from faceage.faces.selection import FaceChoice, choose_faces, parse_faces
-from faceage.imaging.photos import encode_photo, read_photo
+from faceage.imaging.photos import encode_photo, media_type, read_photo
 from faceage.serve.batching import ModelWorker
 
 _SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif"}  # of other formats: ".png"
-_MEDIA_TYPES = {
-    ".jpg": "image/jpeg",
-    ".webp": "image/webp",
-    ".tif": "image/tiff",
-    ".png": "image/png",
-}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -175,7 +169,7 @@ def make_app(ager: FaceAger, limits: Limits | None = None, threads: int = 2) -> 
                 files = await render(data, ages, faces, crop)
         if len(files) == 1:
             name, content = next(iter(files.items()))
-            return Response(content, media_type=_MEDIA_TYPES[Path(name).suffix])
+            return Response(content, media_type=media_type(Path(name).suffix))
         return Response(_make_zip(files), media_type="application/zip")
 
     return app

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.data.augmentation import head_mask
+from faceage.imaging.skin import skin_window
 from faceage.models.decoders import displace
 from faceage.models.discriminators import AnyDiscriminator, Features
 from faceage.models.generator import FaceAgeModel, apply_change, group_log_probabilities
@@ -340,7 +341,7 @@ def skin_change(a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S twice -> scalar
     redder nose, and single pixels would forbid wrinkles.
     """
     side = a.shape[-1]
-    rows, columns = slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
+    rows, columns = skin_window(side)
     blocks = F.avg_pool2d((a - b)[..., rows, columns], max(1, side // 32))
     return F.relu(blocks.abs() - SKIN_TOLERANCE).mean()
 

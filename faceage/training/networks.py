@@ -13,15 +13,12 @@ from faceage.data.augmentation import diff_augment, robust_views
 from faceage.errors import ConfigError
 from faceage.models.decoders import UNetDecoder
 from faceage.models.discriminators import AnyDiscriminator, make_discriminator
-from faceage.models.generator import FaceAgeModel
+from faceage.models.generator import SHARED, FaceAgeModel
 from faceage.models.identity import IdentityEmbedder
 from faceage.models.vgg import VggFeatures
 from faceage.training.config import TrainConfig
 from faceage.training.losses import PerceptualLoss
 from faceage.training.provenance import describe_weights
-
-# The parts of the generator that do not depend on the decoder.
-SHARED = ("encoder", "decomposition", "classifier")
 
 _Movable = TypeVar(
     "_Movable", Tensor, FaceAgeModel, IdentityEmbedder, VggFeatures, AnyDiscriminator

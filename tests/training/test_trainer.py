@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from faceage.checkpoints import load_state, load_weights, save_state, save_weights
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, FaceAgeError, WeightsError
-from faceage.models.generator import FaceAgeModel
+from faceage.models.generator import SHARED, FaceAgeModel
 from faceage.models.mobilenet import MobileNet
 from faceage.scale.packing import Packer
 from faceage.training import state
@@ -32,7 +32,6 @@ from faceage.training.losses import (
     age_loss,
     discriminator_loss,
 )
-from faceage.training.networks import SHARED
 from faceage.training.trainer import Trainer, make_trainer, train
 
 ALONE = Processes(0, 1, torch.device("cpu"))
