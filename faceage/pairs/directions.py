@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 RIDGE = 30.0
 FINE_STEP = 0.35  # of the step, for the layers of texture and colour: background and colours hold
-# Linear predictions of age at the ends of the walk. Far beyond real ages because the rendered age
-# saturates: it reaches about 2 and 85 years there.
-LOWEST, HIGHEST = -100.0, 165.0
+# Linear predictions of age at the ends of the walk. Beyond real ages because the rendered age
+# saturates: half of the faces there are read as 3 or younger and as 75 or older. Larger steps
+# distort the face and hardly change its age.
+LOWEST, HIGHEST = -85.0, 120.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,7 +120,8 @@ class PairsMaker:
         """A folder belongs to one set of options; only the number of people may grow."""
         config = self.config
         fixed = {name: getattr(config, name) for name in ("ages", "size", "sample", "seed")} | {
-            "shard": PEOPLE_PER_SHARD
+            "shard": PEOPLE_PER_SHARD,
+            "range": [LOWEST, HIGHEST],
         }
         path = config.out / "options.json"
         if path.is_file():
