@@ -19,6 +19,7 @@ from torch import Tensor
 from faceage.data.augmentation import random_similarity, recolour
 from faceage.data.datasets import Dataset, make_labels, open_dataset
 from faceage.data.degradation import degrade
+from faceage.data.occlusion import occlude
 from faceage.devices import pick_device
 from faceage.errors import ConfigError
 from faceage.faces.parsing import HEAD, FaceParser
@@ -102,7 +103,14 @@ def train_head_segmenter(config: SegmenterConfig, device: str = "auto") -> Path:
             seen += config.batch_size
             progress.update(seen, {"cross_entropy": loss.detach()})
     model.eval()
-    progress.record(seen, {"val/iou": measure_iou(model, val, where)})
+    covered = cover_faces(val, config.seed)
+    progress.record(
+        seen,
+        {
+            "val/iou": measure_iou(model, val, where),
+            "val/iou_covered": measure_iou(model, covered, where),
+        },
+    )
     path = config.out / "head-segmenter.onnx"
     return replace_file(path, lambda temporary: export_onnx(model.cpu(), temporary))
 
@@ -127,10 +135,22 @@ def measure_iou(model: HeadSegmenter, faces: LabelledHeads, device: torch.device
     return float(torch.cat(values).mean())
 
 
+def cover_faces(faces: LabelledHeads, seed: int = 0) -> LabelledHeads:
+    """The same faces, each behind a random object that is not part of its head."""
+    torch.manual_seed(seed)
+    images, heads = [], []
+    for index in torch.split(torch.arange(len(faces)), 64):
+        labelled = faces.heads[index][:, None].float() / 255
+        face, head = occlude(to_tensor(faces.images[index]), labelled, fraction=1)
+        images.append(((face.permute(0, 2, 3, 1) + 1) * 127.5).round().byte())
+        heads.append((head[:, 0] * 255).round().byte())
+    return LabelledHeads(torch.cat(images), torch.cat(heads), faces.valid)
+
+
 def _step_loss(
     model: HeadSegmenter, faces: LabelledHeads, index: Tensor, device: torch.device
 ) -> Tensor:
-    """The cross-entropy on augmented faces, without padding."""
+    """The cross-entropy on augmented faces, half of them covered, without padding."""
     images = to_tensor(faces.images[index], device)
     heads = faces.heads[index].to(device)[:, None].float() / 255
     valid = faces.valid[index].to(device)[:, None, None] * 2 - 1
@@ -139,6 +159,7 @@ def _step_loss(
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     heads = F.grid_sample(heads, grid, padding_mode="border", align_corners=False)
     inside = ((grid >= valid[..., :2]) & (grid <= valid[..., 2:])).all(-1)[:, None].float()
+    images, heads = occlude(images, heads)
     chosen = torch.randperm(len(index), device=device)[: len(index) // 2]
     images = recolour(images, strength=0.3)
     images[chosen] = degrade(images[chosen])

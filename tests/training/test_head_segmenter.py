@@ -52,7 +52,9 @@ def test_training_writes_a_network_for_opencv(config: SegmenterConfig) -> None:
     network = cv2.dnn.readNetFromONNX(str(path))
     network.setInput(np.zeros((1, 3, SIZE, SIZE), np.float32))
     assert network.forward().shape == (1, 1, SIZE, SIZE)
-    assert "val/iou" in (config.out / "stats.jsonl").read_text()
+    stats = (config.out / "stats.jsonl").read_text()
+    assert "val/iou" in stats
+    assert "val/iou_covered" in stats
 
 
 def test_labels_are_computed_once(config: SegmenterConfig) -> None:
