@@ -49,8 +49,8 @@ OPTIONS = {
     ],
     "pack": ["--data", "--out", "--quiet", "--seed", "--shard-mb", "--split"],
     "pairs": [
-        *("--ages", "--embedder", "--generator", "--out", "--parser", "--people", "--sample"),
-        *("--seed", "--size", "--teacher"),
+        *("--ages", "--embedder", "--generator", "--out", "--parser", "--people", "--real-faces"),
+        *("--sample", "--seed", "--size", "--teacher"),
     ],
     "train-head-segmenter": [
         *("--data", "--device", "--faces", "--images", "--out", "--parser", "--seed"),

@@ -32,14 +32,23 @@ def pairs(
     parser: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A face parser (.tflite).")
     ] = None,
+    real_faces: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Labelled face crops. Corrects the ages by the predictions for their val split.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
     """Render synthetic people, each at several ages, as a dataset for paired training.
 
     The same command resumes. Faces that leave their person are marked as dropped in faces.csv.
     """
+    from faceage.data.datasets import open_dataset
     from faceage.faces.parsing import FaceParser
     from faceage.hub import file_sha256
+    from faceage.pairs.calibration import calibrate_ages
     from faceage.pairs.generator import FaceGenerator
     from faceage.pairs.labels import FaceLabeller
     from faceage.pairs.run import PairsConfig, PairsMaker
@@ -54,5 +63,6 @@ def pairs(
         embedder,
         FaceParser(parser) if parser else None,
     )
-    maker = PairsMaker(config, FaceGenerator(generator), labeller, "; ".join(names))
+    calibration = calibrate_ages(labeller, open_dataset(real_faces, "val")) if real_faces else None
+    maker = PairsMaker(config, FaceGenerator(generator), labeller, "; ".join(names), calibration)
     typer.echo(str(maker.run()))

@@ -109,7 +109,7 @@ class FaceLabeller:
     def label(self, images: NDArray[np.uint8]) -> FaceLabels:
         """Labels of FFHQ crops, (N,S,S,3) RGB."""
         tensor = torch.from_numpy(images)
-        age, male = self._ages(tensor)
+        age, male = self.predict_ages(images)
         yaw, misalignment, score = np.transpose([self._pose(image) for image in images])
         areas = np.full((3, len(images)), np.nan)
         if self._parser:
@@ -129,19 +129,23 @@ class FaceLabeller:
         )
 
     @torch.inference_mode()
-    def _ages(self, images: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def predict_ages(
+        self, images: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Ages and probabilities of "male", (N,) each, of FFHQ crops, (N,S,S,3) RGB."""
+        faces = torch.from_numpy(images)
         if self._teacher:
             with torch.autocast("cpu", torch.bfloat16):
-                years, male = estimate(self._teacher, images)
+                years, male = estimate(self._teacher, faces)
             distributions = years.double().numpy()
             genders = male.double().numpy()
         else:
             assert self._classifier is not None
             side = self._classifier.config.classifier_crop
-            faces = torch.nn.functional.interpolate(
-                to_tensor(images), side, mode="bilinear", antialias=True, align_corners=False
+            inputs = torch.nn.functional.interpolate(
+                to_tensor(faces), side, mode="bilinear", antialias=True, align_corners=False
             )
-            distributions = predict_distributions(self._classifier, faces)
+            distributions = predict_distributions(self._classifier, inputs)
             genders = np.full(len(images), np.nan)
         return np.array([summarize_distribution(row)[0] for row in distributions]), genders
 

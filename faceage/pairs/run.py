@@ -21,6 +21,7 @@ from faceage.errors import ConfigError
 from faceage.files import make_folder, write_file
 from faceage.imaging.drawing import contact_sheet
 from faceage.imaging.photos import Photo, save_photo
+from faceage.pairs.calibration import AgeCalibration
 from faceage.pairs.directions import HIGHEST, LOWEST, AgeDirection, fit_direction
 from faceage.pairs.generator import FaceGenerator
 from faceage.pairs.labels import (
@@ -40,7 +41,7 @@ SAMPLE_SIZE = 256  # px; labels need no more
 SHEET_PEOPLE = 12
 COLUMNS = (
     *("file", "zip", "set", "person", "age", "gender", "kept", "why"),
-    *("seed", "step", "yaw", "similarity", "glasses"),
+    *("predicted_age", "seed", "step", "yaw", "similarity", "glasses"),
 )
 
 
@@ -87,12 +88,20 @@ class PairsMaker:
     """
 
     def __init__(
-        self, config: PairsConfig, generator: FaceGenerator, labeller: FaceLabeller, labels: str
+        self,
+        config: PairsConfig,
+        generator: FaceGenerator,
+        labeller: FaceLabeller,
+        labels: str,
+        calibration: AgeCalibration | None = None,
     ) -> None:
-        """`labels` names the models that label, in one line; other models label anew."""
+        """`labels` names the models that label, in one line; other models label anew.
+
+        `calibration` corrects the predicted ages in the table; nothing else depends on it.
+        """
         config.check()
         self.config, self.generator, self.labeller = config, generator, labeller
-        self.label_models = labels
+        self.label_models, self.calibration = labels, calibration
         make_folder(config.out)
         self._check_options()
 
@@ -233,6 +242,7 @@ class PairsMaker:
             similarity = similarity_to(part, reference, age_embedding)
             reasons = reasons_to_drop(part, reference, similarity, step)
             gender = _gender(part.male[reference])
+            ages = self.calibration.correct(part.age) if self.calibration else part.age
             for place, (index, why) in enumerate(zip(own, reasons, strict=True)):
                 rows.append(
                     {
@@ -240,10 +250,11 @@ class PairsMaker:
                         "zip": path.name,
                         "set": self._set_of(person),
                         "person": f"pairs{person:05d}",
-                        "age": f"{part.age[place]:.2f}",
+                        "age": f"{ages[place]:.2f}",
                         "gender": gender,
                         "kept": int(not why),
                         "why": why,
+                        "predicted_age": f"{part.age[place]:.2f}",
                         "seed": self.config.seed,
                         "step": f"{rendered[index].step:.4f}",
                         "yaw": f"{part.yaw[place]:.3f}",

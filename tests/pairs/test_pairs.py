@@ -4,6 +4,7 @@ import csv
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from faceage.data.datasets import open_dataset
 from faceage.errors import ConfigError, DataError, WeightsError
 from faceage.faces.alignment import crop_face
 from faceage.pairs import run as pairs_run
+from faceage.pairs.calibration import AgeCalibration
 from faceage.pairs.directions import FINE_STEP, fit_direction
 from faceage.pairs.generator import LATENT, FaceGenerator, _read_files
 from faceage.pairs.labels import (
@@ -27,6 +29,7 @@ from faceage.pairs.labels import (
 from faceage.pairs.run import PEOPLE_PER_SHARD, PairsConfig, PairsMaker
 from faceage.pairs.shards import Rendered, read_images, read_table, write_shard
 
+DOUBLE = AgeCalibration(np.array([0.0, 200]), np.array([0.0, 100]))
 STEP = np.array([-3.0, 0, 3])
 
 
@@ -211,6 +214,22 @@ def test_it_writes_a_dataset(tmp_path: Path) -> None:
     assert dataset.read(dataset.samples[0]).size == (256, 256)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert "Synthetic" in sheet.info["Description"]
+
+
+def test_a_calibration_corrects_the_ages_of_the_table_alone(tmp_path: Path) -> None:
+    plain, corrected = tmp_path / "plain", tmp_path / "corrected"
+    tables = []
+    for out, calibration in ((plain, None), (corrected, DOUBLE)):
+        config = PairsConfig(out, people=30, ages=3, sample=60)
+        labeller: Any = StandInLabeller()
+        generator: Any = StandInGenerator()
+        table = PairsMaker(config, generator, labeller, "one", calibration).run()
+        with table.open(newline="") as file:
+            tables.append(list(csv.DictReader(file)))
+    for before, after in zip(*tables, strict=True):
+        assert after.pop("predicted_age") == before["age"] == before.pop("predicted_age")
+        assert float(after.pop("age")) == pytest.approx(2 * float(before.pop("age")), abs=0.02)
+        assert after == before
 
 
 def test_dropped_faces_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
