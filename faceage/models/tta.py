@@ -13,6 +13,9 @@ from faceage.models.generator import FaceAgeModel
 # Zooms of the classifier's input, for each kind of encoder.
 TTA_ZOOMS = {"residual": (0.92, 1.0, 1.07, 1.14), "mobilenet": (0.95, 1.05)}
 CHUNK = 16  # faces in one batch; bounds the memory
+# Faces in one batch of the classifier on a CPU, where larger batches are slower: a face takes 48 ms
+# in a batch of 4 and 65 ms in one of 16 on one core (Intel, AMX).
+CPU_CHUNK = 4
 
 
 def encode_tta(model: FaceAgeModel, faces: torch.Tensor) -> Decomposed:  # N,3,S,S -> 2N
@@ -54,7 +57,7 @@ def predict_distributions(model: FaceAgeModel, faces: torch.Tensor) -> np.ndarra
         faces: N,3,R,R in [-1, 1] with R = `config.classifier_crop`, on the model's device.
     """
     rows = []
-    for part in torch.split(faces, CHUNK):
+    for part in torch.split(faces, CPU_CHUNK if faces.device.type == "cpu" else CHUNK):
         rows.append(classify_tta(model, part).softmax(2).mean(0).cpu())
     distributions: np.ndarray = torch.cat(rows).double().numpy()
     return distributions
