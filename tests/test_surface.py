@@ -43,9 +43,10 @@ COMMON = ["--device", "--weights", *PHOTOS]
 
 OPTIONS = {
     "balance": [
-        *("--age-evaluator", "--data", "--detector", "--device", "--dry-run"),
-        *("--identity-evaluator", "--max-per-person", "--min-score", "--min-similarity"),
-        *("--out", "--quiet", "--seed", "--size", "--to", "--tolerance", "--tries", "--weights"),
+        *("--address", "--age-evaluator", "--data", "--detector", "--device", "--dry-run"),
+        *("--engine", "--identity-evaluator", "--max-per-person", "--min-score"),
+        *("--min-similarity", "--out", "--quiet", "--seed", "--size", "--to", "--tolerance"),
+        *("--tries", "--weights", "--workers"),
     ],
     "pack": ["--data", "--out", "--quiet", "--seed", "--shard-mb", "--split"],
     "pairs": [

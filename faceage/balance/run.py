@@ -6,14 +6,12 @@ pictures as one that was never interrupted; its journal says which of them are d
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from faceage.ages import GROUP_NAMES, GROUPS, format_age, group_of
-from faceage.api import FaceAger
 from faceage.balance.folder import (
     OPTIONS,
     SYNTHETIC,
@@ -23,20 +21,20 @@ from faceage.balance.folder import (
     link_real,
     write_table,
 )
-from faceage.balance.gate import Gate
 from faceage.balance.manifest import MANIFEST, real_row, synthetic_row, to_csv
 from faceage.balance.plan import Needs, Planned, Stratum, person_of, plan_round, to_label
+from faceage.balance.rendering import Result, ResultMaker, divide
 from faceage.data.datasets import Dataset, EmptySplitError, open_dataset
-from faceage.data.layouts import UNIT
-from faceage.devices import map_ahead
-from faceage.errors import ConfigError, DataError, OutputError, PhotoError
-from faceage.faces.alignment import Face
-from faceage.faces.selection import choose_faces
-from faceage.files import make_folder
+from faceage.errors import ConfigError, DataError, FaceAgeError, OutputError
+from faceage.files import make_folder, write_file
 from faceage.hub import file_sha256
-from faceage.imaging.photos import Photo, as_photo, result_suffix, save_photo
+from faceage.imaging.photos import result_suffix
+from faceage.scale.engines import Maker, ShardResult, ShardTask
 
-_LOSSY = (".jpg", ".jpeg", ".webp")
+Engine = Callable[[Maker, Sequence[ShardTask]], Iterator[ShardResult]]
+
+TASK = 8  # results that an engine makes at a time
+FEW = 32  # results; an engine starts processes, which takes longer than rendering so many
 
 
 @dataclass(frozen=True)
@@ -128,6 +126,8 @@ class Balancer:
         real: the dataset.
         needs: pictures to be made.
         out: the folder, opened by `open_folder`.
+        maker: renders and judges.
+        engine: makes the results in other processes; None makes them in this one.
     """
 
     def __init__(
@@ -135,11 +135,12 @@ class Balancer:
         real: RealFaces,
         needs: Needs,
         out: Path,
-        ager: FaceAger,
-        gate: Gate,
+        maker: ResultMaker,
         options: BalanceOptions,
+        engine: Engine | None = None,
     ) -> None:
-        self.real, self.out, self.ager, self.gate, self.options = real, out, ager, gate, options
+        self.real, self.out, self.options = real, out, options
+        self._maker, self._engine = maker, engine
         self.samples = real.train.samples
         self._journal = Journal(out / "results.jsonl")
         self._done = {_key(row): row for row in self._journal.rows}
@@ -158,17 +159,18 @@ class Balancer:
         Raises:
             DataError: the journal is of another run, or pictures of the dataset are missing.
             OutputError: a picture was changed, or cannot be written.
+            FaceAgeError: a process of the engine failed.
         """
         for _, dataset in self.real.splits():
             link_real(dataset, self.out)
         make_folder(self.out / SYNTHETIC)
         number = 0
         while planned := self._plan(number):
-            for item, read in zip(planned, map_ahead(self._read_ahead, planned), strict=True):
-                if self._needs[self._stratum(item)] and self._work(item, read):
+            for item, make in zip(planned, self._make_ahead(planned), strict=True):
+                if self._needs[self._stratum(item)] and self._work(item, make):
                     on_kept()
             number += 1
-        self.real.train.close()
+        self._maker.close()
         if len(self._rows) < len(self._journal.rows):
             raise self._foreign_journal(len(self._rows))
         return self._finish()
@@ -184,7 +186,32 @@ class Balancer:
         seed = (self.options.seed, number)
         return plan_round(self.samples, needs, self._tried, self._made, self.options.most, seed)
 
-    def _work(self, item: Planned, read: Callable[[], "_Source | None"]) -> bool:
+    def _make_ahead(self, planned: Sequence[Planned]) -> Iterator[Callable[[], Result]]:
+        """A function for each planned result, which makes it or returns what an engine has made."""
+        pairs = [(item, self.samples[item.index]) for item in planned]
+        todo = [pair for pair in pairs if _key(_new_row(pair[0])) not in self._done]
+        if self._engine is None or len(todo) < FEW:
+            yield from (partial(self._maker.make_result, *pair) for pair in pairs)
+            return
+        made = self._run_engine(self._engine, divide(todo, TASK))
+        for item in planned:
+            known = _key(_new_row(item)) in self._done
+            result = None if known else next(made)
+            yield partial(_unwrap, result)
+
+    def _run_engine(self, engine: Engine, tasks: Sequence[ShardTask]) -> Iterator[Result]:
+        """The results of the tasks, in their order; an engine may end them in another one."""
+        ready: dict[int, Sequence[Result]] = {}
+        following = 1
+        for done in engine(self._maker, tasks):
+            if done.error:
+                raise FaceAgeError(f"A process failed: {done.error}", "Run the same command again.")
+            ready[done.shard.index] = done.results
+            while following in ready:
+                yield from ready.pop(following)
+                following += 1
+
+    def _work(self, item: Planned, make: Callable[[], Result]) -> bool:
         """Make or take over one result; returns whether it is kept."""
         self._tried.add((item.index, item.group))
         self._budget[self._stratum(item)] -= 1
@@ -195,7 +222,7 @@ class Balancer:
                 raise self._foreign_journal(place)
             self._check_picture(item, row)
         else:
-            row = self._make(item, read)
+            row = self._judge(item, make())
             self._journal.append(row)
         self._rows.append(row)
         if row["kept"]:
@@ -204,23 +231,19 @@ class Balancer:
             self._made[person_of(sample)] += 1
         return bool(row["kept"])
 
-    def _make(self, item: Planned, read: Callable[[], "_Source | None"]) -> Row:
-        """Render and judge one result, and write it if it is kept."""
-        row = _new_row(item)
-        try:
-            source = read()
-            assert source  # only for results in the journal there is none
-        except (DataError, PhotoError) as error:
-            return row | {"why": f"source: {error}"}
-        pixels = self._render(source, item)
-        verdict = self.gate.check(source.photo.pixels, pixels, source.face, item.target_age)
-        row |= {"judged_age": verdict.age, "similarity": verdict.similarity, "why": verdict.why}
-        if verdict.why:
+    def _judge(self, item: Planned, result: Result) -> Row:
+        """The journal's entry of a result, which is written if its group needs it."""
+        row = _new_row(item) | {
+            "judged_age": result.judged_age,
+            "similarity": result.similarity,
+            "why": result.why,
+        }
+        if result.judged_age is None or result.why:
             return row
-        group = group_of(to_label(verdict.age))
+        group = group_of(to_label(result.judged_age))
         if self._needs.get((group, self.samples[item.index].gender), 0) <= 0:
             return row | {"why": f"full: no more pictures of {GROUP_NAMES[group]} are needed"}
-        path = self._save(source, pixels, item)
+        path = write_file(self.out / self._file(item), result.picture, force=True)
         return row | {"kept": True, "sha256": file_sha256(path)}
 
     def _check_picture(self, item: Planned, row: Row) -> None:
@@ -233,8 +256,8 @@ class Balancer:
         if not row["kept"]:
             return
         if not path.exists():
-            source = self._read(item)
-            self._save(source, self._render(source, item), item)
+            result = self._maker.make_result(item, self.samples[item.index])
+            write_file(path, result.picture, force=True)
         if file_sha256(path) != row["sha256"]:
             raise OutputError(
                 f"{path} is not the picture that this run wrote.",
@@ -248,35 +271,6 @@ class Balancer:
         )
 
     # -- one picture ---------------------------------------------------------------------------
-
-    def _read_ahead(self, item: Planned) -> "_Source | None":
-        """None for results that are done."""
-        return None if _key(_new_row(item)) in self._done else self._read(item)
-
-    def _read(self, item: Planned) -> "_Source":
-        """The picture and the face of a source.
-
-        Raises:
-            DataError, PhotoError: it cannot be read, or has no face.
-        """
-        sample = self.samples[item.index]
-        photo = as_photo(np.asarray(self.real.train.read(sample)))
-        photo = replace(photo, lossless=Path(sample.file).suffix.lower() not in _LOSSY)
-        height, width = photo.pixels.shape[:2]
-        if not sample.landmarks:
-            return _Source(photo, choose_faces(photo, self.ager.detector, "largest")[0][1])
-        scale = np.array([width, height]) / UNIT
-        landmarks = (np.reshape(sample.landmarks, (5, 2)) + 0.5) * scale - 0.5
-        return _Source(photo, Face((0.0, 0.0, float(width), float(height)), landmarks, 1.0))
-
-    def _render(self, source: "_Source", item: Planned) -> np.ndarray:
-        results = self.ager.iter_age(source.photo, item.target_age, [(1, source.face)])
-        return next(iter(results)).pixels
-
-    def _save(self, source: "_Source", pixels: np.ndarray, item: Planned) -> Path:
-        mark = {"age": item.target_age, "weights": self.ager.weights_sha[:16]}
-        path = self.out / self._file(item)
-        return save_photo(source.photo, pixels, path, force=True, synthetic=mark)
 
     def _file(self, item: Planned) -> str:
         suffix = result_suffix(self.samples[item.index].file)
@@ -299,7 +293,10 @@ class Balancer:
                     self.samples[index],
                     row,
                     self._file(item),
-                    {"weights_sha256": self.ager.weights_sha, "seed": self.options.seed},
+                    {
+                        "weights_sha256": self._maker.tools.ager.weights_sha,
+                        "seed": self.options.seed,
+                    },
                 )
             )
             if row["kept"]:
@@ -308,14 +305,6 @@ class Balancer:
                 dropped[row["why"].partition(":")[0]] += 1
         path = write_table(self.out / MANIFEST, to_csv(rows))
         return Outcome(path, made, dropped, {s: n for s, n in self._needs.items() if n})
-
-
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """A picture, and its face."""
-
-    photo: Photo
-    face: Face
 
 
 def _new_row(item: Planned) -> Row:
@@ -334,3 +323,8 @@ def _new_row(item: Planned) -> Row:
 
 def _key(row: Row) -> tuple[int, int, int]:
     return row["source"], row["group"], row["target_age"]
+
+
+def _unwrap(result: Result | None) -> Result:
+    assert result  # only those in the journal have none, and they are not asked for
+    return result

@@ -1,6 +1,7 @@
 """faceage balance: the rare age groups of a dataset, filled with real people at other ages."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,26 +11,30 @@ from faceage import hub
 from faceage.ages import GROUP_NAMES
 from faceage.cli.batch import load_ager
 from faceage.cli.common import (
+    AddressOption,
     DetectorOption,
     DeviceOption,
+    EngineOption,
     MinScoreOption,
     QuietOption,
     WeightsOption,
+    WorkersOption,
     command,
     is_quiet,
     note,
     say,
 )
 from faceage.cli.inputs import collect_items, leave_out_results
+from faceage.cli.sharded import ShardOptions
 from faceage.errors import DataError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from faceage.api import FaceAger
-    from faceage.balance.gate import Gate
     from faceage.balance.plan import Goal, Needs, Planned
-    from faceage.balance.run import BalanceOptions, Balancer, Outcome, RealFaces
+    from faceage.balance.rendering import Tools
+    from faceage.balance.run import BalanceOptions, Balancer, Engine, Outcome, RealFaces
     from faceage.data.layouts import Sample
 
 BAR = 22  # characters
@@ -89,6 +94,9 @@ def balance(
     min_score: MinScoreOption = 0.6,
     weights: WeightsOption = hub.DEFAULT,
     device: DeviceOption = "auto",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     quiet: QuietOption = False,
 ) -> int:
     """Fill the rare age groups of a dataset with real people rendered at these ages.
@@ -104,11 +112,13 @@ def balance(
     from faceage.balance.folder import open_folder
     from faceage.balance.photos import hash_photos
     from faceage.balance.plan import parse_goal
+    from faceage.balance.rendering import ResultMaker
     from faceage.balance.run import BalanceOptions, Balancer, open_real
     from faceage.data.layouts import NoLabelsError
 
     goal = parse_goal(to)
     options = BalanceOptions(max_per_person, tries, seed)
+    make_results = _choose_engine(engine, address, workers)
     photos: list[Path] = []
     errors: list[str] = []
     root = Path(data).expanduser()
@@ -119,12 +129,22 @@ def balance(
             return 0
     except NoLabelsError:
         photos = _find_photos(root, out)
-    ager = load_ager(weights, device, detector, min_score)
+    load = partial(
+        _load_tools,
+        *(weights, device, detector, min_score),
+        *(age_evaluator, identity_evaluator, tolerance, min_similarity),
+    )
     if dry_run:
+        ager = load_ager(weights, device, detector, min_score)
         real, errors = _read_photos(root, photos, ager, size, None)
         _make_plan(real, goal, options, dry_run)
         return _report_errors(errors)
-    gate = _make_gate(ager, age_evaluator, identity_evaluator, tolerance, min_similarity)
+    if not age_evaluator:
+        note("ages are judged by the model's own classifier; --age-evaluator is independent of it.")
+    if not identity_evaluator:
+        note("identity is not checked: give --identity-evaluator.")
+    tools = load()
+    ager, gate = tools.ager, tools.gate
     choices = {
         "pictures": hash_photos(root, photos) if photos else real.fingerprint(),
         "to": "uniform" if goal is None else {GROUP_NAMES[g]: n for g, n in goal.items()},
@@ -145,7 +165,8 @@ def balance(
             needs = _make_plan(real, goal, options, dry_run)
         if not needs:
             note("every group has these counts already.")
-        outcome = _run(Balancer(real, needs, folder, ager, gate, options), needs)
+        maker = ResultMaker(real.train, load, tools)
+        outcome = _run(Balancer(real, needs, folder, maker, options, make_results), needs)
     typer.echo(str(outcome.manifest))
     return _report(outcome, needs) | _report_errors(errors)
 
@@ -186,26 +207,48 @@ def _read_photos(
     return RealFaces(Dataset(root.name, folder, found.samples), {}), found.errors
 
 
-def _make_gate(
-    ager: "FaceAger",
+def _choose_engine(engine: str, address: str | None, workers: int | None) -> "Engine | None":
+    """What makes the results; None is this process.
+
+    Raises:
+        ConfigError: the options contradict each other, or Ray is not installed.
+    """
+    ShardOptions.from_options(None, None, engine, address, workers)
+    if engine == "ray":
+        from faceage.scale.optional import import_optional
+        from faceage.scale.ray_engine import run_on_ray
+
+        import_optional("ray.data", "ray")
+        return partial(run_on_ray, workers=workers, address=address)
+    if workers and workers > 1:
+        from faceage.scale.engines import run_in_processes
+
+        return partial(run_in_processes, count=lambda done: None, workers=workers)
+    return None
+
+
+def _load_tools(
+    weights: str,
+    device: str,
+    detector: str,
+    min_score: float,
     age_evaluator: Path | None,
     identity_evaluator: Path | None,
     tolerance: float,
     min_similarity: float,
-) -> "Gate":
+) -> "Tools":
     from faceage.balance.gate import ClassifierJudge, EvaluatorJudge, Gate
+    from faceage.balance.rendering import Tools
     from faceage.evaluation.evaluators import AgeEvaluator, IdentityEvaluator
 
-    if not age_evaluator:
-        note("ages are judged by the model's own classifier; --age-evaluator is independent of it.")
-    if not identity_evaluator:
-        note("identity is not checked: give --identity-evaluator.")
-    return Gate(
+    ager = load_ager(weights, device, detector, min_score)
+    gate = Gate(
         EvaluatorJudge(AgeEvaluator(age_evaluator)) if age_evaluator else ClassifierJudge(ager),
         IdentityEvaluator(identity_evaluator) if identity_evaluator else None,
         tolerance,
         min_similarity,
     )
+    return Tools(ager, gate)
 
 
 def _make_plan(

@@ -40,11 +40,13 @@ class ShardResult:
         shard: its number.
         photos: how many photos it has.
         error: why the shard was not made; "" if it was.
+        results: what the maker returns to the calling process; nothing if it writes files.
     """
 
     shard: Shard
     photos: int = 0
     error: str = ""
+    results: Sequence[Any] = ()
 
 
 class Maker(Protocol):
@@ -93,7 +95,7 @@ def run_in_processes(
     except BrokenProcessPool:  # unlike other errors, this ends all processes
         raise FaceAgeError(
             "A worker process ended unexpectedly; memory may have run out.",
-            "Run the command again, with fewer --workers: completed shards are kept.",
+            "Run the command again, with fewer --workers: what is complete is kept.",
         ) from None
     except BaseException:  # interrupted: a shard can take long
         for process in active_children():

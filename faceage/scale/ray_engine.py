@@ -77,7 +77,7 @@ def run_on_ray(
     except ray.exceptions.RayError as error:
         raise FaceAgeError(
             f"Ray could not process the shards: {str(error).splitlines()[0]}",
-            "Run the command again: completed shards are kept.",
+            "Run the command again: what is complete is kept.",
         ) from error
     finally:
         ray.shutdown()

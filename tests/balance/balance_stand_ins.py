@@ -1,5 +1,6 @@
 """Stand-ins whose results can be computed by hand: a picture's mean level is its age."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from faceage.balance.gate import Gate
-from faceage.balance.run import BalanceOptions, Balancer, open_real
+from faceage.balance.rendering import ResultMaker, Tools
+from faceage.balance.run import BalanceOptions, Balancer, Engine, open_real
 
 LANDMARKS = "96 121 160 121 128 158 103 187 153 187"
 SIDE = 32  # px
@@ -46,13 +48,19 @@ def make_dataset(root: Path, ages: list[int], **columns: str) -> Path:
     return root
 
 
-def make_balancer(data: Path, out: Path, needs: dict, **options: int) -> Balancer:
-    gate = Gate(LevelJudge(), tolerance=5)
-    return Balancer(
-        open_real(data),
-        needs,
-        out,
-        LevelAger(),  # type: ignore[arg-type]
-        gate,
-        BalanceOptions(**options),
-    )
+def load_tools(judge: Any = None) -> Tools:
+    ager: Any = LevelAger()
+    return Tools(ager, Gate(judge or LevelJudge(), tolerance=5))
+
+
+def make_balancer(
+    data: Path,
+    out: Path,
+    needs: dict,
+    judge: Any = None,
+    engine: Engine | None = None,
+    **options: int,
+) -> Balancer:
+    real = open_real(data)
+    maker = ResultMaker(real.train, partial(load_tools, judge))
+    return Balancer(real, needs, out, maker, BalanceOptions(**options), engine)

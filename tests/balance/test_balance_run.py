@@ -2,10 +2,13 @@
 
 import csv
 import os
+import pickle
 import random
 import signal
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ from balance_stand_ins import LANDMARKS, make_balancer, make_dataset
 from PIL import Image
 
 from faceage.balance import folder as folder_module
+from faceage.balance import run as run_module
 from faceage.balance.run import Outcome, open_real
 from faceage.data.datasets import open_dataset
-from faceage.errors import ConfigError, DataError, OutputError
+from faceage.errors import ConfigError, DataError, FaceAgeError, OutputError
 from faceage.imaging.photos import is_own_result
+from faceage.scale.engines import Maker, ShardResult, ShardTask, run_in_processes
 
 AGES = [1, 1, 5, 8, *range(21, 60)]  # 0-2: two pictures
 NEEDS = {(0, ""): 4, (9, ""): 6}
@@ -28,7 +33,7 @@ def data(tmp_path: Path) -> Path:
     return make_dataset(tmp_path / "data", AGES)
 
 
-def balance(data: Path, out: Path, needs: dict = NEEDS, **options: int) -> Outcome:
+def balance(data: Path, out: Path, needs: dict = NEEDS, **options: Any) -> Outcome:
     with folder_module.open_folder(out, {"needs": str(needs)}):
         return make_balancer(data, out, needs, **options).run()
 
@@ -102,9 +107,7 @@ def test_results_that_show_another_group_count_there(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data", [31] * 20 + [71])  # all targets in 70+ are 71
     out = tmp_path / "out"
     with folder_module.open_folder(out, {}):
-        balancer = make_balancer(data, out, {(8, ""): 2, (9, ""): 2})
-        balancer.gate = replace(balancer.gate, judge=Young())
-        outcome = balancer.run()
+        outcome = make_balancer(data, out, {(8, ""): 2, (9, ""): 2}, Young()).run()
     assert outcome.made[8] == 2
     assert outcome.missing == {(9, ""): 2}
     rows = [row for row in read_manifest(out) if row["synthetic"] == "1"]
@@ -187,6 +190,54 @@ def test_a_journal_of_another_plan_is_reported(data: Path, tmp_path: Path) -> No
     journal.write_text("".join([*lines, lines[0]]))
     with pytest.raises(DataError, match=f"line {len(lines) + 1}, does not belong"):
         balance(data, out)
+
+
+def run_backwards(maker: Maker, tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+    """An engine of one process that has copies of everything, and ends its last task first."""
+    copy: Maker = pickle.loads(pickle.dumps(maker))
+    for task in reversed(tasks):
+        yield pickle.loads(pickle.dumps(copy.make(task, lambda: None)))
+
+
+@pytest.mark.parametrize("engine", [run_backwards, partial(run_in_processes, workers=2)])
+def test_every_engine_makes_the_same_files(
+    data: Path, tmp_path: Path, snapshot: Any, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "FEW", 2)
+    monkeypatch.setattr(run_module, "TASK", 3)
+    if isinstance(engine, partial):
+        engine = partial(engine, count=lambda done: None)
+    outcome = balance(data, tmp_path / "here")
+    assert balance(data, tmp_path / "there", engine=engine) == replace(
+        outcome, manifest=tmp_path / "there" / "manifest.csv"
+    )
+    here, there = (relative(snapshot(tmp_path / n), tmp_path / n) for n in ("here", "there"))
+    assert here == there
+
+
+def test_an_interrupted_run_goes_on_with_an_engine(
+    data: Path, tmp_path: Path, snapshot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "FEW", 2)
+    quiet, halved = tmp_path / "quiet", tmp_path / "halved"
+    balance(data, quiet)
+    balance(data, halved)
+    lines = (halved / "results.jsonl").read_text().splitlines(keepends=True)
+    (halved / "results.jsonl").write_text("".join(lines[: len(lines) // 2]))
+    balance(data, halved, engine=run_backwards)
+    assert relative(snapshot(halved), halved) == relative(snapshot(quiet), quiet)
+
+
+def test_an_error_of_a_process_is_reported(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "FEW", 2)
+
+    def fail(maker: Maker, tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
+        yield ShardResult(tasks[0].shard, error="The weights are damaged. Fetch them again.")
+
+    with pytest.raises(FaceAgeError, match="The weights are damaged"):
+        balance(data, tmp_path / "out", engine=fail)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")

@@ -1,6 +1,9 @@
 """The command `faceage balance` with a tiny model: dry run, photos, errors."""
 
 import csv
+import os
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +13,26 @@ from balance_stand_ins import LANDMARKS
 from onnx_files import write_age_evaluator, write_embedder
 from PIL import Image
 
+from faceage.balance.run import FEW
 from faceage.data.datasets import open_dataset
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Twelve adults and one child whose red the age evaluator takes for four years each."""
-    root = tmp_path / "data"
+    return write_faces(tmp_path / "data", 12)
+
+
+def write_faces(root: Path, older: int) -> Path:
+    """So many people of 8 and 9, and one of 5, all of whom the age evaluator takes for 5."""
     root.mkdir()
     random = np.random.default_rng(0)
     lines = ["file,age,set,gender,landmarks"]
-    for number in range(13):
+    for number in range(older + 1):
         pixels = random.integers(0, 37, (64, 64, 3), np.uint8)
         Image.fromarray(pixels).save(root / f"{number}.png")
-        age = 5 if number == 12 else 8 + number % 2
+        age = 5 if number == older else 8 + number % 2
         lines.append(f"{number}.png,{age},train,{'FM'[number % 2]},{LANDMARKS}")
     (root / "faces.csv").write_text("\n".join(lines) + "\n")
     return root
@@ -72,6 +81,58 @@ def test_a_dataset_is_balanced_and_the_command_repeats(
     assert other.code == 2
     assert "was begun with other values of: to" in other.err
     assert snapshot(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--address", "auto"], "Add --engine ray"),
+        (["--engine", "ray"], "pip install 'faceage[ray]'"),
+    ],
+)
+def test_engines_that_cannot_be_used(
+    balance: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    answer = balance("--to", "3-6=4", *arguments)
+    assert answer.code == 2
+    assert message in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_ray_makes_the_same_files_though_a_worker_is_killed(
+    balance: Any, tmp_path: Path, snapshot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray", reason="needs the extra ray")
+    source = write_faces(tmp_path / "many", 100)
+    arguments = ("--to", "3-6=41", "--quiet")
+    assert balance(*arguments, source=source).code == 0
+    here = snapshot(tmp_path / "out")
+    assert len(here) > FEW
+    (tmp_path / "out").rename(tmp_path / "here")
+    # Every worker of Ray calls this at its start: the first result of all kills its worker.
+    (tmp_path / "killer.py").write_text(
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from faceage.balance.rendering import ResultMaker\n"
+        "def set_up():\n"
+        "    make = ResultMaker.make_result\n"
+        "    def kill_once(self, *arguments):\n"
+        f"        flag = Path({str(tmp_path / 'killed')!r})\n"
+        "        if not flag.exists():\n"
+        "            flag.touch()\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return make(self, *arguments)\n"
+        "    ResultMaker.make_result = kill_once\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    environment = {"worker_process_setup_hook": "killer.set_up"}
+    monkeypatch.setattr(ray, "init", partial(ray.init, runtime_env=environment))
+    answer = balance(*arguments, "--engine", "ray", "--workers", 2, source=source)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "killed").exists()
+    assert snapshot(tmp_path / "out") == here
 
 
 def test_missing_evaluators_are_noted(balance: Any, run: Any, data: Path, tmp_path: Path) -> None:
