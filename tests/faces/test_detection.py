@@ -195,11 +195,28 @@ def test_no_hint_advises_to_lower_the_score_for_an_object() -> None:
     assert "--min-score" not in str(result.error("me.jpg"))
 
 
+def retinaface_file() -> Path | None:
+    """The file named by the environment, or fetched into the user's cache."""
+    if path := os.environ.get("FACEAGE_TEST_RETINAFACE"):
+        return Path(path)
+    try:
+        return hub.find("retinaface")
+    except WeightsError:
+        return None
+
+
+RETINAFACE = retinaface_file()  # now, as tests do not see the user's cache
+needs_retinaface = pytest.mark.skipif(
+    RETINAFACE is None, reason="FACEAGE_TEST_RETINAFACE is not set"
+)
+
+
+@pytest.mark.parametrize("name", ["yunet", pytest.param("retinaface", marks=needs_retinaface)])
 @pytest.mark.parametrize(("looks", "count"), [(4, 1), (2, 1), (1, 0), (0, 0)])
 def test_a_face_must_be_found_again_at_other_sizes(
-    portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch, looks: int, count: int
+    portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch, name: str, looks: int, count: int
 ) -> None:
-    detector = make_detector()
+    detector = make_detector(name, weights=RETINAFACE)
     find = detector._candidates
     hidden = detection._LOOK_SIDES[looks:]
     monkeypatch.setattr(
@@ -266,20 +283,7 @@ def test_foreign_retinaface_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def retinaface_file() -> Path | None:
-    """The file named by the environment, or fetched into the user's cache."""
-    if path := os.environ.get("FACEAGE_TEST_RETINAFACE"):
-        return Path(path)
-    try:
-        return hub.find("retinaface")
-    except WeightsError:
-        return None
-
-
-RETINAFACE = retinaface_file()  # now, as tests do not see the user's cache
-
-
-@pytest.mark.skipif(RETINAFACE is None, reason="FACEAGE_TEST_RETINAFACE is not set")
+@needs_retinaface
 def test_retinaface_agrees_with_yunet(portrait: np.ndarray, found: Face) -> None:
     detector = make_detector("retinaface", weights=RETINAFACE)
     (face,) = detector.detect(portrait)
