@@ -28,7 +28,7 @@ def train_head_segmenter(
     seed: Annotated[int, typer.Option(min=0, help="Of all random numbers.")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train the network that keeps the background, hats and clothes unchanged.
+    """Train the network that keeps background, hats, clothes and objects unchanged.
 
     It learns the labels of a face parser. Labels that exist in the run directory are used again.
     """

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from faceage.data.augmentation import random_similarity
 
-FRACTION = 0.5  # of the faces that are covered
+FRACTION = 0.4  # of the faces that are covered
 PARTS = 4  # most strokes of an object, as the fingers of a hand
 COARSE = 6  # px of the noise that shades an object
+# Fractions of the side of an FFHQ crop between which objects appear, from the hair to the eyes.
+# Objects on hair would teach that its strands are objects.
+HAIR, EYES = 0.3, 0.42
 
 
 def occlude(faces: Tensor, heads: Tensor, fraction: float = FRACTION) -> tuple[Tensor, Tensor]:
@@ -37,7 +40,7 @@ def occlude(faces: Tensor, heads: Tensor, fraction: float = FRACTION) -> tuple[T
 
 
 def draw_strokes(count: int, side: int, device: torch.device) -> Tensor:  # N,1,S,S in [0, 1]
-    """Thick strokes from a point beside or on the face towards its centre."""
+    """Thick strokes from a point beside or on the face towards its centre, not on the hair."""
     axis = (torch.arange(side, device=device) + 0.5) / side * 2 - 1
     pixels = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)  # S,S,2
     start = 2.4 * torch.rand(count, 1, 2, device=device) - 1.2
@@ -55,7 +58,8 @@ def draw_strokes(count: int, side: int, device: torch.device) -> Tensor:  # N,1,
     drawn = torch.arange(PARTS, device=device) < torch.randint(
         1, PARTS + 1, (count, 1), device=device
     )
-    return (inside * drawn[..., None, None]).amax(1, keepdim=True)
+    below = ((axis + 1) / 2 - HAIR) / (EYES - HAIR)
+    return (inside * drawn[..., None, None]).amax(1, keepdim=True) * below.clamp(0, 1)[:, None]
 
 
 def _skin(faces: Tensor, heads: Tensor) -> Tensor:  # N,3,S,S

@@ -150,7 +150,7 @@ def cover_faces(faces: LabelledHeads, seed: int = 0) -> LabelledHeads:
 def _step_loss(
     model: HeadSegmenter, faces: LabelledHeads, index: Tensor, device: torch.device
 ) -> Tensor:
-    """The cross-entropy on augmented faces, half of them covered, without padding."""
+    """The cross-entropy on augmented faces, some of them covered, without padding."""
     images = to_tensor(faces.images[index], device)
     heads = faces.heads[index].to(device)[:, None].float() / 255
     valid = faces.valid[index].to(device)[:, None, None] * 2 - 1
