@@ -27,6 +27,7 @@ class ModelConfig:
             the features along with the face.
         fine_level: one more level of the U-Net: the others, and the encoder, get the crop at half
             its size, and this one adds detail from the whole crop.
+        desaturation: the U-Net's change can also remove chroma of the face, in proportion to it.
     """
 
     size: int = 256
@@ -39,6 +40,7 @@ class ModelConfig:
     decomposition: bool = True
     decoder: str = "residual"
     fine_level: bool = False
+    desaturation: bool = False
 
     @classmethod
     def compact(cls, **changes: Any) -> "ModelConfig":

@@ -126,6 +126,9 @@ class UNetDecoder(nn.Module):
     The displacement comes from the features at S/8. It moves these features and the face, so that
     the layers after it compute the residual at the places where it is added: a mouth that moves is
     not left behind at its old place.
+
+    With `desaturation`, one output channel removes a part of the displaced face's chroma: hair of
+    every colour turns grey by the same value of it, and keeps its texture.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -145,10 +148,11 @@ class UNetDecoder(nn.Module):
         self.block2 = ModulatedBlock(width, width)
         self.narrow1 = nn.Conv2d(width, width // 2, 1)
         self.residual = nn.Conv2d(width // 2, 3, 3, 1, 1)
+        self.desaturation = nn.Conv2d(width // 2, 1, 3, 1, 1) if config.desaturation else None
         self.fine = FineLevel(width // 2) if config.fine_level else None
-        for head in (self.flow, self.residual):  # the change starts at zero
-            for parameter in head.parameters():
-                nn.init.zeros_(parameter)
+        heads = [self.flow, self.residual, *([self.desaturation] if self.desaturation else [])]
+        for parameter in nn.ModuleList(heads).parameters():  # the change starts at zero
+            nn.init.zeros_(parameter)
 
     @property
     def modulation_channels(self) -> list[int]:
@@ -174,10 +178,16 @@ class UNetDecoder(nn.Module):
         x = _upsample(self.narrow2(x)) + self.detail2(F.pixel_unshuffle(faces, 2))
         x = self.block2(x, part2)  # N,w,S/2,S/2
         x = _upsample(self.narrow1(x))  # N,w/2,S,S
-        residual = self.residual(F.leaky_relu(x, 0.2))
+        features = F.leaky_relu(x, 0.2)
+        residual = self.residual(features)
         if self.fine:
             residual = _upsample(residual) + self.fine(x, moved, parts[-1])
-        return Change(_scale_chroma(UNET_OUTPUT_SCALE * residual, UNET_CHROMA_SCALE), flow)
+        residual = _scale_chroma(UNET_OUTPUT_SCALE * residual, UNET_CHROMA_SCALE)
+        if self.desaturation:
+            part = torch.tanh(UNET_OUTPUT_SCALE * self.desaturation(features).float())
+            part = _upsample(part) if self.fine else part
+            residual = residual - part * (moved - moved.mean(1, keepdim=True))
+        return Change(residual, flow)
 
 
 class FineLevel(nn.Module):

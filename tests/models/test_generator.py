@@ -414,6 +414,29 @@ def test_the_fine_level_adds_detail_only(faces: Tensor) -> None:
     assert coarse.abs().mean() < 0.1 * detail.abs().mean()
 
 
+def test_desaturation_starts_without_an_effect(faces: Tensor) -> None:
+    before = _randomised(UNET)
+    after = FaceAgeModel(replace(UNET, desaturation=True)).eval()
+    after.load_state_dict(before.state_dict(), strict=False)
+    ages = torch.tensor([5.0, 40, 70])
+    expected, found = (m.decode(m.encode(faces), ages) for m in (before, after))
+    assert torch.equal(found.residual, expected.residual)
+
+
+@pytest.mark.parametrize("fine_level", [False, True])
+def test_desaturation_removes_chroma_and_keeps_lightness(faces: Tensor, fine_level: bool) -> None:
+    side = 64 if fine_level else 32
+    config = replace(UNET, size=side, fine_level=fine_level, desaturation=True)
+    model = FaceAgeModel(config).eval()  # the residual and the displacement start at zero
+    model.decoder.desaturation.bias.data.fill_(100)
+    pictures = F.interpolate(faces, side, mode="bilinear")
+    change = model.decode(model.encode(pictures), torch.tensor([5.0, 40, 70]))
+    grey = apply_change(pictures, change)
+    lightness = pictures.mean(1, keepdim=True)
+    assert (pictures - lightness).abs().mean() > 0.1
+    torch.testing.assert_close(grey, lightness.expand_as(grey), atol=1e-4, rtol=0)
+
+
 def _without_flow(model: FaceAgeModel) -> FaceAgeModel:
     """Without displacement, which is not the same at another resolution."""
     model = copy.deepcopy(model)
