@@ -213,6 +213,7 @@ _PAIRED: dict[str, Any] = {
         "encoder": "mobilenet",
         "decoder": "unet",
         "decoder_blocks": 4,
+        "desaturation": True,
     },
     "losses": {
         "cycle": 5.0,
