@@ -250,7 +250,7 @@ class FaceAger:
 
         Args:
             in_place: change the photo's own array instead of a copy. The pixels of a result are
-                valid until the next one is asked for; at the end the photo is as before.
+                valid until the next one is asked for; the last one stays in the photo.
         """
         targets = [check_age(age) for age in ([to] if isinstance(to, int | float) else to)]
         editor = PhotoEditor(self.backend, photo, found)
@@ -268,12 +268,17 @@ class FaceAger:
             bounds = [crop_bounds(face, within=photo.full.shape) for face in faces]
             parts = [photo.full[y0:y1, x0:x1] for x0, y0, x1, y1 in bounds]
             originals = [part.copy() for part in parts]
+
+            def restore() -> None:  # as a function, so that no variable holds a part for longer
+                for part, original in zip(parts, originals, strict=True):
+                    part[:] = original
+
             for i in range(len(targets)):
-                try:
-                    yield render(i)
-                finally:
-                    for part, original in zip(parts, originals, strict=True):
-                        part[:] = original
+                if i > 0:
+                    restore()
+                if i == len(targets) - 1:
+                    originals.clear()  # as large as the faces
+                yield render(i)
             return
         # While one result is written, the next two are computed, if there is memory for them.
         threads = 2 if photo.full.nbytes < MAX_AHEAD else 0

@@ -250,7 +250,7 @@ class YuNet(_TwoPassDetector):
             )
         except (cv2.error, AttributeError) as error:
             raise WeightsError(
-                "This OpenCV cannot run YuNet.", "Run pip install 'opencv-python>=4.10,<5'."
+                "This OpenCV cannot run YuNet.", "Run pip install 'opencv-python>=4.13,<5'."
             ) from error
 
     def _candidates(self, pixels: np.ndarray) -> Iterator[Face]:

@@ -1,6 +1,7 @@
 """The pixels of PIL images of any mode as RGB: 8 bits, and 16 where the file has them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -56,7 +57,7 @@ def decode_image(image: Image.Image, encoded: Encoded | None = None) -> Decoded:
     has_16_bits = encoded is not None and _is_16_bit_colour(image)  # known before loading only
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if encoded is not None and _is_large_jpeg(image):
-        large = _decode_jpeg(encoded, orientation)
+        large = _decode_jpeg(encoded, orientation, image.size)
         if large is not None:
             icc = image.info.get("icc_profile")
             fits = _colour_space(icc) == b"RGB "
@@ -133,11 +134,16 @@ def _is_large_jpeg(image: Image.Image) -> bool:
     return in_colour and image.width * image.height > _LARGE_JPEG
 
 
-def _decode_jpeg(encoded: Encoded, orientation: int) -> np.ndarray | None:
-    """The pixels of a JPEG in colour, upright; None if OpenCV cannot decode it."""
+def _decode_jpeg(encoded: Encoded, orientation: int, size: tuple[int, int]) -> np.ndarray | None:
+    """The pixels of a JPEG of `size` (W,H) in colour, upright; None if OpenCV cannot decode it."""
     import cv2
 
-    pixels = _decode_by_opencv(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = None
+    if not isinstance(encoded, bytes):
+        pixels = _read_by_opencv(encoded, flags, np.empty((size[1], size[0], 3), np.uint8))
+    if pixels is None:  # bytes, or a path that OpenCV cannot open, as some on Windows
+        pixels = _decode_by_opencv(encoded, flags)
     if pixels is None:
         return None
     for top in range(0, len(pixels), _STRIP):
@@ -150,15 +156,38 @@ def _decode_jpeg(encoded: Encoded, orientation: int) -> np.ndarray | None:
 
 def _decode_by_opencv(encoded: Encoded, flags: int) -> np.ndarray | None:
     import cv2
+
+    with _silent_opencv():
+        try:
+            if isinstance(encoded, bytes):
+                return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+            return cv2.imdecode(np.fromfile(encoded, np.uint8), flags)
+        except cv2.error:
+            return None
+
+
+def _read_by_opencv(path: Path, flags: int, pixels: np.ndarray) -> np.ndarray | None:
+    """The file's image, in the array `pixels` if that has its shape; None if it is not readable.
+
+    `imdecode` decodes into a matrix of its own and copies that: twice the memory.
+    """
+    import cv2
+
+    with _silent_opencv():
+        try:
+            return cv2.imread(str(path), pixels, flags)
+        except cv2.error:
+            return None
+
+
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """OpenCV without the warnings that it prints on stderr."""
     from cv2.utils import logging
 
-    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # OpenCV prints warnings on stderr
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
-        if isinstance(encoded, bytes):
-            return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-        return cv2.imdecode(np.fromfile(encoded, np.uint8), flags)
-    except cv2.error:
-        return None
+        yield
     finally:
         logging.setLogLevel(level)
 

@@ -1,5 +1,7 @@
 """Reading and writing photos."""
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -562,6 +564,24 @@ def test_large_jpegs_are_decoded_alike(
     assert found.pixels.flags.c_contiguous
     assert found.icc == expected.icc == SRGB
     assert (found.qtables, found.subsampling) == (expected.qtables, subsampling)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_large_jpeg_is_decoded_into_one_array(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (8200, 8200), (90, 110, 130)).save(path)
+    measure = f"""
+import cv2
+from faceage.imaging.photos import open_photo
+def peak():
+    status = open("/proc/self/status").read()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+before = peak()
+pixels = open_photo({str(path)!r}).pixels
+print((peak() - before) / pixels.nbytes)
+"""
+    output = subprocess.run([sys.executable, "-c", measure], check=True, capture_output=True)
+    assert 0.9 < float(output.stdout) < 1.4
 
 
 def test_a_large_truncated_jpeg_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
