@@ -253,12 +253,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 class _SkipRandomInit(TorchFunctionMode):
-    """Skips `normal_`, for which the meta device imports a second's worth of torch."""
+    """Skips `normal_`, for which the meta device imports torch's compiler: 250 MB, a second."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _parse_config(path: Path, text: str) -> ModelConfig:

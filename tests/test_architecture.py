@@ -30,3 +30,20 @@ def test_training_imports_without_optional_libraries() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
+
+
+def test_use_imports_no_compiler() -> None:
+    """torch's compiler needs 250 MB of memory, and a second to import."""
+    code = (
+        "import sys, faceage, numpy as np\n"
+        "from faceage.faces.alignment import Face\n"
+        "from faceage.imaging.photos import as_photo\n"
+        "ager = faceage.load()\n"
+        "points = np.array([(90, 110), (166, 110), (128, 150), (100, 190), (156, 190)], float)\n"
+        "found = [(1, Face((60, 60, 200, 230), points, 1.0))]\n"
+        "photo = as_photo(np.full((256, 256, 3), 128, np.uint8))\n"
+        "list(ager.iter_age(photo, [5, 70], found))\n"
+        "print([m for m in ('torch._dynamo', 'sympy', 'triton') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout.strip() == "[]", answer.stderr
