@@ -241,13 +241,14 @@ def age(
         return run_in_shards(items, task, out, sharding, include_synthetic, force)
     items = leave_out_results(items, include_synthetic)
     code = 0
+    of_clips: dict[Path, Path] = {}
     if clips := find_clips(items, animations=not (crop or sheet or sign)):
         if crop or sheet or sign:
             raise ConfigError(
                 "--crop, --sheet and --sign are for photos.", "Use another command for the clips."
             )
         items = [item for item in items if item not in clips]
-        code = age_clips(clips, ages, faces, out, if_exists, model, alone=not items)
+        code, of_clips = age_clips(clips, ages, faces, out, if_exists, model, alone=not items)
         if not items:
             return code
     file, folder = _split_out(out, several=len(items) > 1 or len(ages) > 1 or sheet)
@@ -260,7 +261,13 @@ def age(
     pending: dict[Path, list[Path]] = {}
 
     def check(item: Item) -> None:
-        pending[item.path] = pending_files(options.known_files(targets[item.path]), if_exists)
+        known = options.known_files(targets[item.path])
+        for result in known:
+            if clip := of_clips.get(result.absolute()):
+                raise OutputError(
+                    f"{item.path}: its result {result} is also that of {clip}.", "Use --out."
+                )
+        pending[item.path] = pending_files(known, if_exists)
 
     reject_failing(items, check)
     if any(not item.error and (crop or pending[item.path]) for item in items):

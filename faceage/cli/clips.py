@@ -34,7 +34,7 @@ def age_clips(
     if_exists: IfExists,
     model: tuple[str, str, str, float],
     alone: bool,
-) -> int:
+) -> tuple[int, dict[Path, Path]]:
     """Write every clip at every age; a clip that fails is reported, the others are done.
 
     Args:
@@ -43,7 +43,7 @@ def age_clips(
         alone: the command has no photos beside the clips.
 
     Returns:
-        The exit code.
+        The exit code, and the clips by the absolute paths of their results.
 
     Raises:
         ConfigError: PyAV is needed and missing, or `out` is one file for several results, or of
@@ -98,7 +98,7 @@ def age_clips(
         except FaceAgeError as error:
             say(f"error: {error}")
             failed = True
-    return int(failed)
+    return int(failed), made
 
 
 def _check_file(file: Path, clip: Path, several: bool) -> None:

@@ -62,6 +62,22 @@ def test_frames_times_repetitions_and_transparency_are_kept(
         assert background.max() == 0 if suffix == ".webp" else background.mean() < 6
 
 
+def test_a_photo_does_not_overwrite_an_animation(
+    run, tiny_weights: Path, frames, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    animation = save(frames, tmp_path / "a" / "me.webp")
+    photo = tmp_path / "b" / "me.webp"
+    frames[0].save(photo, lossless=True)
+    out = tmp_path / "out"
+    command = ("age", animation, photo, "--weights", tiny_weights, "--to", 70, "--force")
+    answer = run(*command, "--out", out)
+    assert (answer.code, answer.lines) == (1, [str(out / "me.age70.webp")])
+    assert f"{photo}: its result {out / 'me.age70.webp'} is also that of {animation}" in answer.err
+    assert is_animation(out / "me.age70.webp")
+
+
 def test_formats_are_converted(run, tiny_weights: Path, frames, tmp_path: Path) -> None:
     path = save(frames, tmp_path / "me.gif")
     command = ("age", path, "--weights", tiny_weights, "--to", 70, "--out")
