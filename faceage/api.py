@@ -83,7 +83,8 @@ class Aged:
         pixels: (H,W,3) RGB, uint16 for a photo of 16 bits, else uint8; outside the heads
             bit-identical to the photo.
         alpha: the photo's transparency (H,W), of the type of `pixels`, or None.
-        crops: the changed faces alone, each uint8 (S,S,3) at the model's size.
+        crops: the changed faces alone, each uint8 (R,R,3); R is the model's size, or that of its
+            fine level for faces that are large enough for it.
         faces: their boxes, landmarks and scores, in the order of `crops`.
         numbers: their numbers in the photo, 1 for the largest face.
     """
@@ -260,8 +261,9 @@ class FaceAger:
         def render(i: int) -> Aged:
             pixels, crops = photo.full if in_place else photo.full.copy(), []
             for index in range(len(faces)):
-                editor.paste(pixels, index, changes[index][i])
-                crops.append(editor.crop(index, changes[index][i]))
+                change = editor.refine(index, changes[index][i])
+                editor.paste(pixels, index, change)
+                crops.append(editor.crop(index, change))
             return Aged(targets[i], pixels, photo.alpha, tuple(crops), faces, editor.numbers)
 
         if in_place:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 
 from faceage.ages import check_age
@@ -31,15 +32,19 @@ class PhotoEditor:
         self.photo = photo
         self.numbers, self.faces = zip(*found, strict=True)
         self._backend = backend
-        self._crops = np.stack([crop_face(photo.pixels, f, backend.size) for f in self.faces])
-        self._heads = [segment_head(crop) for crop in self._crops]
-        self._encoded = backend.encode(self._crops)
+        crops = np.stack([crop_face(photo.pixels, f, backend.size) for f in self.faces])
+        self._heads = [segment_head(crop) for crop in crops]
+        self._encoded = backend.encode(crops)
         self._native = [crop_face(photo.pixels, face, native_size(face)) for face in self.faces]
         self._grey = [_is_grey(crop) for crop in self._native]
 
     def decode(self, index: int, ages: Sequence[float]) -> list[FaceChange]:
-        """The changes of the face at `index` to all target ages (years)."""
+        """The changes of the face at `index` to all target ages (years), for `refine`."""
         return self._backend.decode(self._encoded, index, ages)
+
+    def refine(self, index: int, change: FaceChange) -> FaceChange:
+        """A change from `decode` as it is to be added to the photo: see `refine_change`."""
+        return refine_change(self._backend, self.faces[index], self._native[index], change)
 
     def render(self, ages: Mapping[int, float]) -> np.ndarray:
         """The photo with each face at an age of its own.
@@ -57,13 +62,13 @@ class PhotoEditor:
         for index, number in enumerate(self.numbers):
             if number in ages:
                 change = self.decode(index, [check_age(ages[number])])[0]
-                self.paste(pixels, index, change)
+                self.paste(pixels, index, self.refine(index, change))
         return pixels
 
     def paste(self, pixels: np.ndarray, index: int, change: FaceChange) -> None:
-        """Add the change of the face at `index` to `pixels`, an array like `photo.full`."""
-        mask = self.mask(index, change)
-        add_change(pixels, self.faces[index], self._levels(index, change), mask)
+        """Add a change from `refine` to `pixels`, an array like `photo.full`."""
+        levels = change_levels(self._backend, self._native[index], change, self._grey[index])
+        add_change(pixels, self.faces[index], levels, self.mask(index, change))
 
     def mask(self, index: int, change: FaceChange) -> Floats:
         """The weight of a change at each pixel of the crop, (128,128) from 0 to 1.
@@ -81,33 +86,48 @@ class PhotoEditor:
         return self._grey[index]
 
     def crop(self, index: int, change: FaceChange) -> Pixels:
-        """The changed face alone, uint8 (S,S,3) at the model's size."""
-        aged = self._backend.apply(self._crops[index], change)
+        """The changed face alone, uint8 (R,R,3) at the size of the change's residual."""
+        side = change.residual.shape[-1]
+        aged = self._backend.apply(resize_crop(self._native[index], side), change)
         levels: Pixels = ((aged + 1) * np.float32(127.5)).round().astype(np.uint8)
         return levels
 
-    def _levels(self, index: int, change: FaceChange) -> Floats:
-        """What a change adds to the face's crop (R,R,3) at the photo's resolution, in levels."""
-        face, crop = self.faces[index], self._native[index]
-        return change_levels(self._backend, face, crop, change, self._grey[index])
+
+def refine_change(backend: Backend, face: Face, crop: Pixels, change: FaceChange) -> FaceChange:
+    """A change of a face as it is to be added to a photo.
+
+    Its displacement is reduced to zero towards the edge of the paste mask: blending displaced
+    content with the photo would show both. If the face is larger than the model's crops, the
+    fine level adds details, where the model has one.
+
+    Args:
+        crop: of the face, uint8 (R,R,3) at the photo's resolution.
+        change: from `Backend.decode`.
+    """
+    mask = face_mask(face.landmarks, change.flow.shape[-1])
+    change = change._replace(flow=change.flow * mask)
+    if backend.fine_size and len(crop) > backend.size:
+        change = backend.refine(resize_crop(crop, backend.fine_size), change)
+    return change
 
 
-def change_levels(
-    backend: Backend, face: Face, crop: Pixels, change: FaceChange, grey: bool
-) -> Floats:
+def change_levels(backend: Backend, crop: Pixels, change: FaceChange, grey: bool) -> Floats:
     """What a change adds to a face's crop, float32 (R,R,3) in levels of 0-255.
 
     Args:
         crop: of the face, uint8 (R,R,3) at any resolution R.
+        change: from `refine_change`.
         grey: change only the brightness, as of a black-and-white photo.
     """
-    # Blending displaced content with the photo would show both: the displacement itself is
-    # reduced to zero towards the edge of the paste mask instead.
-    mask = face_mask(face.landmarks, change.flow.shape[-1])
-    change = change._replace(flow=change.flow * mask)
     original = crop.astype(np.float32) / np.float32(127.5) - 1
     levels: Floats = (backend.apply(crop, change) - original) * np.float32(127.5)
     return np.repeat(levels.mean(axis=2, keepdims=True), 3, axis=2) if grey else levels
+
+
+def resize_crop(crop: Pixels, size: int) -> Pixels:
+    """A face's crop at another size."""
+    how = cv2.INTER_AREA if len(crop) > size else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(crop, (size, size), interpolation=how), np.uint8)
 
 
 def _is_grey(crop: Pixels) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,18 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory, tiny_model: FaceAgeMo
     """The weights file of the tiny model."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, tiny_model, {"licence": "none: random numbers", "images_seen": "0"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def fine_weights(tmp_path_factory: pytest.TempPathFactory, tiny_model: FaceAgeModel) -> Path:
+    """The weights file of the tiny model with a fine level, which adds visible noise."""
+    torch.manual_seed(1)
+    model = FaceAgeModel(replace(TINY, fine_level=True))
+    model.load_state_dict(tiny_model.state_dict(), strict=False)
+    torch.nn.init.normal_(model.fine_level.residual.weight, std=0.5)
+    path = tmp_path_factory.mktemp("weights") / "fine.safetensors"
+    save_weights(path, model.eval(), {"licence": "none: random numbers", "images_seen": "0"})
     return path
 
 

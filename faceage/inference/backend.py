@@ -17,7 +17,8 @@ class FaceChange(NamedTuple):
     """The change of one face to one age, applicable at any resolution: displace, then add.
 
     Attributes:
-        residual: (3,S,S), unbounded; faces are in [-1, 1].
+        residual: (3,S,S), or (3,F,F) with the details of the fine level; unbounded; faces are in
+            [-1, 1].
         flow: (2,h,w), sampling offset x, y in half sides of the crop.
     """
 
@@ -30,11 +31,13 @@ class Backend(Protocol):
 
     Attributes:
         size: px; side S of the crops that are encoded.
+        fine_size: px; side F of the crops at which the fine level works; 0 without one.
         classifier_crop: px; side R of the crops whose age is predicted.
         weights_sha: the sha256 of the model's file, written into every result.
     """
 
     size: int
+    fine_size: int
     classifier_crop: int
     weights_sha: str
 
@@ -46,6 +49,9 @@ class Backend(Protocol):
 
     def decode(self, encoded: Any, index: int, ages: Sequence[float]) -> list[FaceChange]:
         """The changes of one encoded face to all target ages (years)."""
+
+    def refine(self, crop: Pixels, change: FaceChange) -> FaceChange:  # F,F,3
+        """The change of a face with the details of the fine level; only if there is one."""
 
     def apply(self, crop: Pixels, change: FaceChange) -> Floats:  # R,R,3 -> R,R,3 in [-1, 1]
         """Apply a change to the face it was computed for, at any resolution R."""

@@ -15,7 +15,7 @@ from faceage import hub
 from faceage.checkpoints import load_weights, read_metadata
 from faceage.errors import ConfigError, WeightsError
 from faceage.files import check_free, make_folder, replace_file, write_file
-from faceage.inference.onnx_backend import FORMAT, GRAPHS
+from faceage.inference.onnx_backend import FORMAT, GRAPHS, REFINE
 from faceage.models.decoders import Decomposed
 from faceage.models.generator import FaceAgeModel
 from faceage.models.tta import classify_tta, decode_tta, encode_tta
@@ -28,10 +28,11 @@ _LEAST_VALUES = 1024  # tensors with fewer values stay float32
 def export_model(
     weights: str | Path | None, folder: Path, precision: str = "fp32", force: bool = False
 ) -> list[Path]:
-    """Write a model as three ONNX graphs and a description.
+    """Write a model as ONNX graphs and a description.
 
     All graphs take any number of faces. `predict.onnx` gives the mean distribution over the views,
-    `encode.onnx` the features of faces and of their mirror images, `decode.onnx` the mean change.
+    `encode.onnx` the features of faces and of their mirror images, `decode.onnx` the mean change,
+    and `refine.onnx`, of models with a fine level, the residual with its details.
 
     Args:
         weights: a name or a path; None is the packaged model.
@@ -56,10 +57,13 @@ def export_model(
         raise ConfigError(
             "Exporting needs onnx and onnxscript.", "Install them: pip install 'faceage[export]'"
         ) from None
-    files = [folder / name for name in (*GRAPHS, hub.EXPORT_DESCRIPTION)]
-    check_free(files, force)
     path = hub.find(weights)
     model, _ = load_weights(path)
+    exports = dict(zip(GRAPHS, (_export_predict, _export_encode, _export_decode), strict=True))
+    if model.fine_level:
+        exports[REFINE] = _export_refine
+    files = [folder / name for name in (*exports, hub.EXPORT_DESCRIPTION)]
+    check_free(files, force)
     if not model.config.decomposition:
         raise WeightsError(
             "These weights are a RAGAN baseline, which has no age classifier.",
@@ -68,12 +72,13 @@ def export_model(
     model.to(memory_format=torch.contiguous_format)
     model.decomposition.pools = (_pool_cells(torch.mean), _pool_cells(torch.amax))
     make_folder(folder)
-    for file, export in zip(files, (_export_predict, _export_encode, _export_decode), strict=False):
+    for file, export in zip(files, exports.values(), strict=False):
         replace_file(file, partial(_write, export(model), precision))
     metadata = read_metadata(path)
     description = {
         "format": FORMAT,
         "size": model.config.size,
+        "fine_size": model.config.fine_size if model.fine_level else 0,
         "classifier_crop": model.config.classifier_crop,
         "weights": hub.file_sha256(path),
         "licence": metadata.get("licence", ""),
@@ -135,6 +140,15 @@ def _export_decode(model: FaceAgeModel) -> Any:
     inputs = (*(part.clone() for part in encoded), torch.tensor([0, 1, 1]), torch.ones(3))
     names = ["identity", "skip", "views", "index", "ages"]
     return _export(_Decode(model), inputs, names, ["residual", "flow"])
+
+
+def _export_refine(model: FaceAgeModel) -> Any:
+    assert model.fine_level
+    inputs = (
+        torch.zeros(2, 3, *[model.config.fine_size] * 2),
+        torch.zeros(2, 3, *[model.config.size] * 2),
+    )
+    return _export(model.fine_level, inputs, ["moved", "residual"], ["refined"])
 
 
 def _export(

@@ -15,8 +15,9 @@ from faceage.errors import ConfigError, WeightsError
 from faceage.hub import EXPORT_DESCRIPTION, file_sha256
 from faceage.inference.backend import FaceChange, Floats, Pixels
 
-FORMAT = "faceage-onnx-1"
+FORMAT = "faceage-onnx-2"
 GRAPHS = ("predict.onnx", "encode.onnx", "decode.onnx")
+REFINE = "refine.onnx"  # only of models with a fine level
 # The execution provider of each device; "auto" takes CUDA if there is one, else the CPU.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -31,7 +32,7 @@ class OnnxBackend:
     """A `Backend` that runs the graphs in a folder written by `faceage export`.
 
     Args:
-        folder: with the three graphs and `model.json`.
+        folder: with the graphs and `model.json`.
         device: "auto", "cpu", "cuda", "coreml" or "directml".
 
     Raises:
@@ -42,12 +43,16 @@ class OnnxBackend:
     def __init__(self, folder: Path, device: str = "auto") -> None:
         description = _read_description(folder)
         self.size: int = description["size"]
+        self.fine_size: int = description["fine_size"]
         self.classifier_crop: int = description["classifier_crop"]
         self.weights_sha: str = description["weights"]
         providers = _find_providers(device)
-        self._predict, self._encode, self._decode = (
-            _load(folder / name, description["files"].get(name, ""), providers) for name in GRAPHS
-        )
+
+        def load(name: str) -> Any:
+            return _load(folder / name, description["files"].get(name, ""), providers)
+
+        self._predict, self._encode, self._decode = map(load, GRAPHS)
+        self._refine = load(REFINE) if self.fine_size else None
 
     def predict(self, crops: Pixels) -> NDArray[np.float64]:
         parts = np.split(_normalise(crops), range(CHUNK, len(crops), CHUNK))
@@ -70,19 +75,15 @@ class OnnxBackend:
             changes += [FaceChange(*pair) for pair in zip(*outputs, strict=True)]
         return changes
 
+    def refine(self, crop: Pixels, change: FaceChange) -> FaceChange:
+        assert self._refine
+        moved = _displace(crop, change.flow, cv2.INTER_LINEAR).transpose(2, 0, 1)[None]
+        inputs = {"moved": np.ascontiguousarray(moved), "residual": change.residual[None]}
+        return change._replace(residual=self._refine.run(None, inputs)[0][0])
+
     def apply(self, crop: Pixels, change: FaceChange) -> Floats:
         side = crop.shape[0]
-        flow = cv2.resize(
-            change.flow.transpose(1, 2, 0), (side, side), interpolation=cv2.INTER_CUBIC
-        )
-        x, y = np.meshgrid(*[np.arange(side, dtype=np.float32)] * 2)
-        moved = cv2.remap(
-            _normalise(crop[None])[0].transpose(1, 2, 0),
-            np.clip(x + flow[..., 0] * side / 2, 0, side - 1),
-            np.clip(y + flow[..., 1] * side / 2, 0, side - 1),
-            cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        moved = _displace(crop, change.flow, cv2.INTER_CUBIC)
         # Pillow's bicubic filter is the one that torch uses with antialiasing; OpenCV's is not.
         residual = [
             np.asarray(Image.fromarray(layer).resize((side, side), Image.Resampling.BICUBIC))
@@ -90,6 +91,21 @@ class OnnxBackend:
         ]
         aged: Floats = np.clip(moved + np.stack(residual, -1), -1, 1)
         return aged
+
+
+def _displace(crop: Pixels, flow: Floats, interpolation: int) -> Floats:  # R,R,3 -> R,R,3
+    """A crop in [-1, 1], displaced."""
+    side = len(crop)
+    offsets = cv2.resize(flow.transpose(1, 2, 0), (side, side), interpolation=cv2.INTER_CUBIC)
+    x, y = np.meshgrid(*[np.arange(side, dtype=np.float32)] * 2)
+    moved = cv2.remap(
+        _normalise(crop[None])[0].transpose(1, 2, 0),
+        np.clip(x + offsets[..., 0] * side / 2, 0, side - 1),
+        np.clip(y + offsets[..., 1] * side / 2, 0, side - 1),
+        interpolation,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(moved, np.float32)
 
 
 def _normalise(crops: Pixels) -> Floats:  # N,R,R,3 -> N,3,R,R in [-1, 1]
@@ -106,7 +122,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise WeightsError(f"There is no {EXPORT_DESCRIPTION} in {folder}.", hint) from None
     except ValueError:
         raise WeightsError(f"{path} is damaged.", hint) from None
-    expected = {"format": str, "size": int, "classifier_crop": int, "weights": str, "files": dict}
+    numbers = ("size", "fine_size", "classifier_crop")
+    expected = {"format": str, "weights": str, "files": dict} | dict.fromkeys(numbers, int)
     if not isinstance(description, dict) or any(
         not isinstance(description.get(key), kind) for key, kind in expected.items()
     ):

@@ -37,6 +37,7 @@ class TorchBackend:
             )
         self.model = model
         self.size = model.config.size
+        self.fine_size = model.config.fine_size if model.config.fine_level else 0
         self.classifier_crop = model.config.classifier_crop
         self.weights_sha = weights_sha
         self._device = next(model.parameters()).device
@@ -71,8 +72,17 @@ class TorchBackend:
         return changes
 
     @torch.inference_mode()
+    def refine(self, crop: Pixels, change: FaceChange) -> FaceChange:
+        face = to_tensor(crop[None], self._device)
+        refined = self.model.refine(face, self._to_change(change))
+        return change._replace(residual=refined.residual[0].float().cpu().numpy())
+
+    @torch.inference_mode()
     def apply(self, crop: Pixels, change: FaceChange) -> Floats:
-        tensors = Change(*(torch.from_numpy(part)[None].to(self._device) for part in change))
+        tensors = self._to_change(change)
         aged = apply_change(to_tensor(crop[None], self._device), tensors, "bicubic")
         pixels: Floats = aged[0].permute(1, 2, 0).float().cpu().numpy()
         return pixels
+
+    def _to_change(self, change: FaceChange) -> Change:
+        return Change(*(torch.from_numpy(part)[None].to(self._device) for part in change))

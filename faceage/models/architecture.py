@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from faceage.models.fine_level import FINE_SCALE
 from faceage.models.windows import CLASSIFIER_WINDOWS, Window
 
 
@@ -25,8 +26,7 @@ class ModelConfig:
             depends on the source age.
         decoder: "residual", or "unet", which has skip connections at every resolution and displaces
             the features along with the face.
-        fine_level: one more level of the U-Net: the others, and the encoder, get the crop at half
-            its size, and this one adds detail from the whole crop.
+        fine_level: a network that adds details to a change at four times the size (`fine_level`).
         desaturation: the U-Net's change can also remove chroma of the face, in proportion to it.
     """
 
@@ -53,6 +53,11 @@ class ModelConfig:
             decoder_blocks=1,
         )
         return cls(**(defaults | changes))
+
+    @property
+    def fine_size(self) -> int:
+        """Side of the crops at which the fine level works, px."""
+        return FINE_SCALE * self.size
 
     @property
     def channels(self) -> int:

@@ -28,8 +28,6 @@ UNET_CHROMA_SCALE = 0.5
 # weights of an output add up at every pixel: without the scale, the first steps spoil the faces.
 UNET_OUTPUT_SCALE = 0.1
 
-COARSE = 4  # px; coarser structure is not changed by the fine level
-
 
 class Decomposed(NamedTuple):
     """Encoded faces: identity features, age features, and what skip connections need."""
@@ -121,8 +119,6 @@ class Decoder(nn.Module):
 class UNetDecoder(nn.Module):
     """Identity features, modulated at every layer -> the change to the target age.
 
-    Shapes are those without a fine level, which halves the picture for all layers before it.
-
     The displacement comes from the features at S/8. It moves these features and the face, so that
     the layers after it compute the residual at the places where it is added: a mouth that moves is
     not left behind at its old place.
@@ -149,7 +145,6 @@ class UNetDecoder(nn.Module):
         self.narrow1 = nn.Conv2d(width, width // 2, 1)
         self.residual = nn.Conv2d(width // 2, 3, 3, 1, 1)
         self.desaturation = nn.Conv2d(width // 2, 1, 3, 1, 1) if config.desaturation else None
-        self.fine = FineLevel(width // 2) if config.fine_level else None
         heads = [self.flow, self.residual, *([self.desaturation] if self.desaturation else [])]
         for parameter in nn.ModuleList(heads).parameters():  # the change starts at zero
             nn.init.zeros_(parameter)
@@ -158,12 +153,10 @@ class UNetDecoder(nn.Module):
     def modulation_channels(self) -> list[int]:
         """Size of each modulated block's modulation, in order."""
         blocks: list[Any] = [*self.blocks, self.block8, self.block4, self.block2]
-        blocks += [self.fine.block] if self.fine else []
         return [block.modulation_channels for block in blocks]
 
     def forward(self, encoded: Decomposed, modulation: Tensor) -> Change:
-        parts = torch.split(modulation, self.modulation_channels, dim=1)
-        coarse, (part8, part4, part2) = parts[: len(self.blocks)], parts[len(self.blocks) :][:3]
+        *coarse, part8, part4, part2 = torch.split(modulation, self.modulation_channels, dim=1)
         x = encoded.identity  # N,4w,S/16,S/16
         for block, part in zip(self.blocks, coarse, strict=True):
             x = block(x, part)
@@ -172,49 +165,17 @@ class UNetDecoder(nn.Module):
         flow = MAX_FLOW * torch.tanh(UNET_OUTPUT_SCALE * flow)
         x = displace(x, flow).to(x.dtype)
         moved = displace(encoded.faces, flow)
-        faces = F.avg_pool2d(moved, 2) if self.fine else moved
-        x = _upsample(self.narrow4(x)) + self.detail4(F.pixel_unshuffle(faces, 4))
+        x = _upsample(self.narrow4(x)) + self.detail4(F.pixel_unshuffle(moved, 4))
         x = self.block4(x, part4)  # N,2w,S/4,S/4
-        x = _upsample(self.narrow2(x)) + self.detail2(F.pixel_unshuffle(faces, 2))
+        x = _upsample(self.narrow2(x)) + self.detail2(F.pixel_unshuffle(moved, 2))
         x = self.block2(x, part2)  # N,w,S/2,S/2
         x = _upsample(self.narrow1(x))  # N,w/2,S,S
         features = F.leaky_relu(x, 0.2)
-        residual = self.residual(features)
-        if self.fine:
-            residual = _upsample(residual) + self.fine(x, moved, parts[-1])
-        residual = _scale_chroma(UNET_OUTPUT_SCALE * residual, UNET_CHROMA_SCALE)
+        residual = _scale_chroma(UNET_OUTPUT_SCALE * self.residual(features), UNET_CHROMA_SCALE)
         if self.desaturation:
             part = torch.tanh(UNET_OUTPUT_SCALE * self.desaturation(features).float())
-            part = _upsample(part) if self.fine else part
             residual = residual - part * (moved - moved.mean(1, keepdim=True))
         return Change(residual, flow)
-
-
-class FineLevel(nn.Module):
-    """The detail of the residual at twice the resolution of the layers before.
-
-    It adds what is finer than `COARSE` px only: colours and shapes stay as the layers before have
-    computed them, whose discriminator judges the whole face.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        wide = 2 * channels
-        self.features = nn.Conv2d(channels, wide, 1)
-        self.detail = nn.Conv2d(12, wide, 3, 1, 1)
-        self.block = ModulatedBlock(wide, wide)
-        self.residual = nn.Conv2d(wide, 12, 3, 1, 1)
-        for parameter in self.residual.parameters():  # no detail at first
-            nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor, faces: Tensor, modulation: Tensor) -> Tensor:
-        """N,K,S/2,S/2, the displaced faces N,3,S,S, and the block's modulation -> N,3,S,S."""
-        x = self.features(x) + self.detail(F.pixel_unshuffle(faces, 2))
-        x = self.block(x, modulation)
-        detail = F.pixel_shuffle(self.residual(F.leaky_relu(x, 0.2)), 2)
-        means = F.avg_pool2d(detail, COARSE)
-        coarse = F.interpolate(means, scale_factor=COARSE, mode="bilinear", align_corners=False)
-        return detail - coarse
 
 
 def displace(

@@ -1,6 +1,6 @@
 """The discriminators: is a face real, and of the given age group?
 
-Both work in two steps: `extract_features` computes features of faces, and `forward` maps them to
+All work in two steps: `extract_features` computes features of faces, and `forward` maps them to
 outputs N,10, one for each age group, positive for real. Stored features can be classified again in
 later steps without recomputing them.
 """
@@ -86,8 +86,6 @@ class ProjectedDiscriminator(nn.Module):
         age_encoder: the model whose age features are used; None uses VGG19's features alone.
         augment: DiffAugment, or None.
         age_views: gives the age encoder's input, augmented inner faces; None does not augment.
-        size: side of VGG19's input, px: a random part of the inner face at its own scale; None:
-            half of the generator's size, the whole inner face.
     """
 
     TAPS = (17, 22)  # heads on shallower features learned almost nothing
@@ -99,11 +97,9 @@ class ProjectedDiscriminator(nn.Module):
         age_encoder: FaceAgeModel | None = None,
         augment: Augment | None = None,
         age_views: Augment | None = None,
-        size: int | None = None,
     ) -> None:
         super().__init__()
-        self._inner = config.size // 2
-        self._side = size or self._inner
+        self._side = config.size // 2
         self._age_views = age_views or partial(
             inner_face, size=config.classifier_size, window=config.classifier_window
         )
@@ -121,8 +117,7 @@ class ProjectedDiscriminator(nn.Module):
         half = (len(faces) + 1) // 2
         augmented = augment(faces)
         whole = F.interpolate(augmented[:half], self._side, mode="area")
-        inner = inner_face(augmented[half:], self._inner)
-        views = torch.cat([whole, _random_part(inner, self._side)])
+        views = torch.cat([whole, inner_face(augmented[half:], self._side)])
         taps = vgg(views, self.TAPS)
         features = [tap[:half] for tap in taps] + [tap[half:] for tap in taps]
         if age_encoder is not None:
@@ -143,16 +138,31 @@ class ProjectedDiscriminator(nn.Module):
         return [torch.cat(pair) for pair in halves] + outputs[2 * taps :]
 
 
-def _random_part(faces: Tensor, side: int) -> Tensor:  # N,3,R,R -> N,3,side,side
-    """A random square, the same of all faces."""
-    room = faces.shape[-1] - side
-    if room <= 0:
-        return faces
-    top, left = torch.randint(room + 1, (2,), device="cpu").tolist()
-    return faces[..., top : top + side, left : left + side]
+class PatchDiscriminator(nn.Module):
+    """As `ProjectedDiscriminator`, for parts of faces at a high resolution: tells their detail."""
+
+    TAPS = (8, 17)  # the first for pores and hairs, the second for wrinkles
+
+    def __init__(self, vgg: VggFeatures) -> None:
+        super().__init__()
+        self._fixed = (vgg,)  # in a tuple, so that it is not part of the state
+        self.heads = nn.ModuleList([_Head(vgg.CHANNELS[vgg.TAPS.index(t)]) for t in self.TAPS])
+
+    def extract_features(self, parts: Tensor) -> Features:  # N,3,P,P -> two of N,C,h,w
+        """The features at VGG19's taps."""
+        vgg = self._fixed[0]
+        features: Features = vgg(parts, self.TAPS)
+        return features
+
+    def feature_rows(self, count: int) -> list[slice]:
+        """Of each tensor of features, the faces among `count` that it belongs to."""
+        return [slice(count)] * len(self.TAPS)
+
+    def forward(self, features: Features) -> list[Tensor]:  # -> two of N,10
+        return [head(part) for head, part in zip(self.heads, features, strict=True)]
 
 
-AnyDiscriminator = Discriminator | ProjectedDiscriminator
+AnyDiscriminator = Discriminator | ProjectedDiscriminator | PatchDiscriminator
 
 
 def make_discriminator(
@@ -161,15 +171,18 @@ def make_discriminator(
     age_encoder: FaceAgeModel | None,
     augment: Augment | None = None,
     age_views: Augment | None = None,
-    size: int | None = None,
 ) -> AnyDiscriminator:
     """The projected discriminator if VGG19 is given, else the one trained from scratch.
 
-    Args: as for the two classes.
+    For the training of a fine level, the one of parts of faces.
+
+    Args: as for the classes.
     """
+    if config.fine_level and vgg is not None:
+        return PatchDiscriminator(vgg)
     if vgg is None:
         return Discriminator(config, augment)
-    return ProjectedDiscriminator(config, vgg, age_encoder, augment, age_views, size)
+    return ProjectedDiscriminator(config, vgg, age_encoder, augment, age_views)
 
 
 class _Head(nn.Module):

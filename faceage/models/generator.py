@@ -34,6 +34,7 @@ from faceage.models.encoders import (
     MobileNetClassifier,
     make_projection,
 )
+from faceage.models.fine_level import FineLevel
 from faceage.models.mobilenet import MobileNet
 from faceage.models.windows import inner_face
 
@@ -57,6 +58,7 @@ class FaceAgeModel(nn.Module):
             UNetDecoder(config) if config.decoder == "unet" else Decoder(config)
         )
         self.age_feature_cnn = AgeFeatureCNN(config, sum(self.decoder.modulation_channels))
+        self.fine_level = FineLevel() if config.fine_level else None
 
     def forward(
         self, faces: Tensor, target_age: Tensor, source_age: Tensor | None = None
@@ -72,7 +74,7 @@ class FaceAgeModel(nn.Module):
 
     def encode(self, faces: Tensor) -> Decomposed:  # N,3,S,S in [-1, 1]
         """Encode faces; `decode` then gives the change to any number of target ages."""
-        features = self._features(F.avg_pool2d(faces, 2) if self.config.fine_level else faces)
+        features = self._features(faces)
         identity, age_features = features, torch.zeros_like(features)
         if self.config.decomposition:
             identity, age_features = self.decomposition(features)
@@ -95,6 +97,24 @@ class FaceAgeModel(nn.Module):
         modulation = self.age_feature_cnn(encoded.identity, target_age, source_age)
         change: Change = self.decoder(encoded, modulation)
         return change
+
+    def refine(self, faces: Tensor, change: Change) -> Change:
+        """A change with the details that the fine level adds.
+
+        Args:
+            faces: N,3,4S,4S in [-1, 1], the crops for which the change was computed.
+            change: of N faces, from `decode`.
+
+        Returns:
+            The change with a residual N,3,4S,4S.
+
+        Raises:
+            ValueError: the model has no fine level.
+        """
+        if self.fine_level is None:
+            raise ValueError("this model has no fine level")
+        residual = self.fine_level(displace(faces, change.flow), change.residual)
+        return change._replace(residual=residual)
 
     def age_logits(self, faces: Tensor, *zooms: float) -> Tensor:  # N,3,R,R -> N,101
         """Logits over the years 0-100, from FFHQ crops in [-1, 1].

@@ -30,7 +30,7 @@ class TrainConfig:
         data: dataset name or folder.
         out: run directory: state, weights, samples, stats.jsonl.
         recipe: the recipe's name, stored in the weights' metadata.
-        model: the architecture.
+        model: the architecture; with a fine level, it alone is trained, on pairs given as `data`.
         losses: the loss weights.
         images: length of the training, in images seen by all processes together.
         warmup_images: length of the warm-up, the first part of the training, which trains encoder,
@@ -45,8 +45,6 @@ class TrainConfig:
             stored features from the replay buffer.
         lr_warmup: peak learning rate of the warm-up: linear over its first 5 %, then a cosine to 0.
         lr_encoder: factor on `lr` for encoder, decomposition and classifier; 0 freezes them.
-        fine_only: train the fine level alone; the other layers keep the weights that the training
-            starts from.
         weight_decay: on matrices and kernels, in the warm-up.
         ema_images: half-life of the exponential moving average of the weights, in images.
         recon_fraction: fraction of each batch used for the reconstruction and for the cycle.
@@ -77,8 +75,6 @@ class TrainConfig:
         pairs_fraction: fraction of each batch whose sources and targets are such pairs.
         flow_images: length of the first part of the synthesis, which trains on pairs only, without
             the residual: first the displacement moves what has another place at the target age.
-        discriminator_size: side of the projected discriminator's VGG19 input, px, which shows a
-            random part of the inner face; None: half of model.size, the whole inner face.
         licence: of the trained weights, stored in their metadata.
     """
 
@@ -97,7 +93,6 @@ class TrainConfig:
     discriminator_updates: int = 1
     lr_warmup: float = 2.5e-3
     lr_encoder: float = 1.0
-    fine_only: bool = False
     weight_decay: float = 0.05
     ema_images: int = 10_000
     recon_fraction: float = 1.0
@@ -123,7 +118,6 @@ class TrainConfig:
     pairs: str | None = None
     pairs_fraction: float = 0.5
     flow_images: int = 0
-    discriminator_size: int | None = None
     licence: str = "unknown: set by whoever trained these weights"
 
     def check(self, processes: int = 1) -> None:
@@ -146,7 +140,7 @@ class TrainConfig:
             problems.append(f"pairs_fraction is {self.pairs_fraction}, must be in [0, 1)")
         users = ["flow_images"] * bool(self.flow_images)
         users += [name for name in ("paired", "paired_features") if getattr(self.losses, name)]
-        if users and not self.pairs:
+        if users and not self.pairs and not self.model.fine_level:
             problems.append(f"{' and '.join(users)} needs a dataset of pairs: set pairs")
         if not self.model.decomposition and self.warmup_images:
             problems.append("warmup_images needs model.decomposition=true: it trains a classifier")
@@ -156,8 +150,15 @@ class TrainConfig:
             problems.append(
                 f"{' and '.join(users)} needs a trained classifier: set warmup_images or weights"
             )
-        if self.fine_only and not (self.model.fine_level and self.weights):
-            problems.append("fine_only needs model.fine_level=true and weights to start from")
+        if self.model.fine_level:
+            if not (self.weights and self.projected) or self.warmup_images:
+                problems.append(
+                    "model.fine_level needs weights to start from, projected=true and no warm-up"
+                )
+            if self.pairs or self.teacher:
+                problems.append(
+                    "model.fine_level is trained on pairs given as data, without pairs and teacher"
+                )
         if self.losses.identity and self.embedder is None:
             problems.append("losses.identity needs an embedder: set embedder")
         if (self.teacher is None) != (self.distill_from is None):
@@ -204,7 +205,7 @@ CHANGEABLE = (*PATHS, "images", "licence", "memory_gb", "save_minutes", "workers
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 # Starts from weights of the recipe `distilled`, whose encoder and classifier stay as they are;
-# `paired-fine-tune` and `paired-256` start from weights of `paired`.
+# `paired-fine-tune` and `fine-level` start from weights of `paired`.
 _PAIRED: dict[str, Any] = {
     "model": {
         "size": 128,
@@ -276,15 +277,15 @@ RECIPES: dict[str, dict[str, Any]] = {
         "lr_discriminator": 4e-4,
         "lr_rise_images": 2_000,
     },
-    "paired-256": _PAIRED
-    | {
-        "model": _PAIRED["model"] | {"size": 256, "fine_level": True},
-        "losses": _PAIRED["losses"] | {"cycle": 0.0, "target_age": 0.0, "change": 0.0},
-        "images": 100_000,
-        "fine_only": True,
-        "flow_images": 0,
-        "discriminator_size": 64,
-        "lr_rise_images": 2_000,
+    "fine-level": {
+        "model": _PAIRED["model"] | {"fine_level": True},
+        "losses": {"adversarial": 0.3, "paired": 3.0, "paired_features": 2.0, "r1": 0.0},
+        "images": 60_000,
+        "lr": 5e-4,
+        "lr_discriminator": 1e-3,
+        "lr_rise_images": 1_000,
+        "lr_encoder": 0.0,
+        "projected": True,
     },
     "distilled": {
         "model": dataclasses.asdict(ModelConfig.compact(encoder="mobilenet", classifier_size=192)),

@@ -121,7 +121,6 @@ def count_cost(config: TrainConfig) -> dict[str, float]:
             config.model,
             VggFeatures(None) if config.projected else None,
             model if config.age_features else None,
-            size=config.discriminator_size,
         )
         faces = torch.empty(2, 3, config.model.size, config.model.size)
         age = torch.empty(2)
@@ -133,6 +132,10 @@ def count_cost(config: TrainConfig) -> dict[str, float]:
             "decode": lambda: model.decode(encoded, age, source_age),
             "discriminate": lambda: discriminator(discriminator.extract_features(faces)),
         }
+        if config.model.fine_level:
+            large = torch.empty(2, 3, *[config.model.fine_size] * 2)
+            change = model.decode(encoded, age, source_age)
+            parts["refine"] = lambda: model.refine(large, change)
         if config.model.decomposition:
             crop = torch.empty(2, 3, *[config.model.classifier_crop] * 2)
             parts["classify"] = lambda: model.age_logits(crop)

@@ -193,6 +193,16 @@ def discriminator_loss(
     return total, terms
 
 
+def adversarial_loss(discriminator: AnyDiscriminator, features: Features, group: Tensor) -> Tensor:
+    """Non-saturating GAN loss of the generator.
+
+    Args:
+        features: the discriminator's, of generated faces.
+        group: (N,) their age groups.
+    """
+    return _softplus(-_select_group(discriminator(features), group))
+
+
 def _select_group(outputs: list[Tensor], group: Tensor) -> Tensor:  # L of N,10 and (N,) -> L,N
     """The discriminator's outputs for each face at its group."""
     return torch.stack(outputs).float()[:, torch.arange(len(group)), group]
@@ -257,7 +267,7 @@ def generator_loss(
     features = batch.extract_features(discriminator, aged)
     terms: Terms = {
         "reconstruction": masked_l1(reconstruction, batch.faces[:part], batch.mask[:part]),
-        "adversarial": _softplus(-_select_group(discriminator(features), batch.target_group)),
+        "adversarial": adversarial_loss(discriminator, features, batch.target_group),
     }
     if weights.cycle:
         back = slice(len(aged) - part, None)  # as few reconstructed faces as possible

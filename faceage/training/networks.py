@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from faceage.checkpoints import BatchNorm, load_state, load_weights
 from faceage.data.augmentation import diff_augment, robust_views
 from faceage.errors import ConfigError
-from faceage.models.decoders import UNetDecoder
 from faceage.models.discriminators import AnyDiscriminator, make_discriminator
 from faceage.models.generator import SHARED, FaceAgeModel
 from faceage.models.identity import IdentityEmbedder
@@ -73,7 +72,6 @@ class Networks:
             self.ema if config.age_features else None,
             diff_augment if config.diff_augment else None,
             self.age_views,
-            config.discriminator_size,
         )
         self.discriminator = self.to_device(discriminator)
         self.optimiser_warmup, self.optimiser = self._make_optimisers(config)
@@ -92,19 +90,19 @@ class Networks:
         """The generator's optimisers in the warm-up and in the synthesis."""
         warmed = [p for part in warmup_parts(self.model) for p in part.parameters()]
         ids = {id(p) for p in warmed}
-        if config.fine_only:
-            _freeze_all_but_fine_level(self.model)
-        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in ids]
+        others = [p for p in self.model.parameters() if id(p) not in ids]
         decayed: dict[str, Any] = {"params": [p for p in warmed if p.ndim > 1]}
         not_decayed = {"params": [p for p in warmed if p.ndim <= 1], "weight_decay": 0.0}
         warmup = torch.optim.AdamW(
             [decayed, not_decayed], lr=config.lr_warmup, weight_decay=config.weight_decay
         )
+        groups: list[dict[str, Any]] = [
+            {"params": others},
+            {"params": warmed, "factor": config.lr_encoder},
+        ]
         synthesis = torch.optim.Adam(
-            [
-                {"params": others, "lr": config.lr},
-                {"params": warmed, "lr": config.lr * config.lr_encoder},
-            ],
+            groups,
+            lr=config.lr,  # the trainer sets it before every step
             betas=(0.0, 0.99),
         )
         return warmup, synthesis
@@ -134,7 +132,11 @@ class Networks:
         """
         source, metadata = load_weights(path, self._device)
         state = self.model.state_dict()
-        fitting = {k: v for k, v in source.state_dict().items() if _fits(v, state.get(k))}
+        fitting = {
+            name: value
+            for name, value in source.state_dict().items()
+            if name in state and value.shape == state[name].shape
+        }
         missing = [name for name in state if name.split(".")[0] in SHARED and name not in fitting]
         if missing or source.config.classifier_size != self.model.config.classifier_size:
             raise ConfigError(
@@ -142,7 +144,7 @@ class Networks:
                 f"Set the options model.* to its own: {metadata['config']}.",
             )
         for name, value in fitting.items():
-            (state[name][: len(value)] if value.ndim else state[name]).copy_(value)
+            state[name].copy_(value)
         for model in (self.model, self.ema):
             model.load_state_dict(state)
         return describe_weights(path, metadata)
@@ -183,15 +185,6 @@ class Networks:
         return value.to(self._device).to(memory_format=torch.channels_last)
 
 
-def _fits(value: Tensor, place: Tensor | None) -> bool:
-    """Whether a tensor can be copied: it may have fewer rows, as the modulation of fewer layers."""
-    if place is None or value.ndim != place.ndim:
-        return False
-    return value.shape == place.shape or (
-        value.ndim > 0 and value.shape[1:] == place.shape[1:] and len(value) < len(place)
-    )
-
-
 def warmup_parts(model: FaceAgeModel) -> list[nn.Module]:
     """The parts that the warm-up trains."""
     if not model.config.decomposition:
@@ -202,20 +195,3 @@ def warmup_parts(model: FaceAgeModel) -> list[nn.Module]:
 def batch_norms(*parts: nn.Module) -> list[BatchNorm]:
     """All batch norms in some networks."""
     return [m for part in parts for m in part.modules() if isinstance(m, BatchNorm)]
-
-
-def _freeze_all_but_fine_level(model: FaceAgeModel) -> None:
-    """Freeze all layers but the fine level, and its part of the layer that gives modulations."""
-    decoder, head = model.decoder, model.age_feature_cnn.head
-    assert isinstance(decoder, UNetDecoder)
-    assert decoder.fine
-    model.requires_grad_(False)
-    decoder.fine.requires_grad_()
-    head.requires_grad_()
-    fine = decoder.fine.block.modulation_channels
-
-    def keep_fine(gradient: Tensor) -> Tensor:
-        return torch.cat([torch.zeros_like(gradient[:-fine]), gradient[-fine:]])
-
-    for parameter in head.parameters():
-        parameter.register_hook(keep_fine)  # type: ignore[no-untyped-call]

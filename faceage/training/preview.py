@@ -61,10 +61,14 @@ def draw_samples(model: FaceAgeModel, dataset: Pictures, device: torch.device) -
     targets = torch.tensor(SAMPLE_AGES, dtype=torch.float32, device=device)
     rows = []
     for image, source_age in zip(images, source_ages, strict=True):
-        face = F.interpolate(_to_input(image[None], device), model.config.size, mode="area")
+        picture = _to_input(image[None], device)
+        face = F.interpolate(picture, model.config.size, mode="area")
         encoded = model.encode(face).select(torch.zeros_like(targets, dtype=torch.long))
         source = None if model.config.decomposition else source_age.expand(len(targets))
         change = model.decode(encoded, targets, source)
+        if model.config.fine_level:
+            face = F.interpolate(picture, model.config.fine_size, mode="area")
+            change = model.refine(face.expand(len(targets), -1, -1, -1), change)
         aged = apply_change(face.expand(len(targets), -1, -1, -1), change)
         rows.append(list(to_uint8(torch.cat([face, aged]))))
     labels = [f"{age:.0f}" for age in source_ages]

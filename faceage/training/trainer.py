@@ -110,6 +110,10 @@ def trainer_classes(config: TrainConfig) -> "tuple[type[Networks], type[Trainer]
         from faceage.training.distillation import DistillationNetworks, DistillationTrainer
 
         return DistillationNetworks, DistillationTrainer
+    if config.model.fine_level:
+        from faceage.training.fine_level import FineLevelNetworks, FineLevelTrainer
+
+        return FineLevelNetworks, FineLevelTrainer
     return Networks, Trainer
 
 
@@ -229,10 +233,8 @@ class Trainer:
         config, networks = self.config, self.networks
         done = plan.images_seen - config.warmup_images + plan.images
         rise = min(1.0, done / max(1, config.lr_rise_images))
-        for group, factor in zip(
-            networks.optimiser.param_groups, (1.0, config.lr_encoder), strict=True
-        ):
-            group["lr"] = rise * config.lr * factor
+        for group in networks.optimiser.param_groups:
+            group["lr"] = rise * config.lr * group.get("factor", 1.0)
         for group in networks.optimiser_discriminator.param_groups:
             group["lr"] = rise * config.lr_discriminator
 

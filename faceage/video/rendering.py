@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faceage.editing import PhotoEditor, change_levels
+from faceage.editing import PhotoEditor, change_levels, refine_change
 from faceage.faces.alignment import crop_face, native_size
 from faceage.faces.paste import add_change
 from faceage.imaging.photos import Photo
@@ -91,7 +91,8 @@ def render_frames(
             smooth = smooth_change(keys[number], index, reach)
             face = track.face(index)
             crop = crop_face(pixels, face, native_size(face))
-            levels = change_levels(backend, face, crop, smooth.change, smooth.grey > 0.5)
+            change = refine_change(backend, face, crop, smooth.change)
+            levels = change_levels(backend, crop, change, smooth.grey > 0.5)
             weight = np.float32(track.weights[index - track.start])
             result = pixels.copy() if result is pixels else result
             add_change(result, face, levels, smooth.mask * weight)
@@ -120,4 +121,5 @@ def _compute_change(
 ) -> KeyChange:
     editor = PhotoEditor(backend, Photo(pixels), [(track.person, track.face(index))])
     change = editor.decode(0, [age])[0]
-    return KeyChange(index, change, editor.mask(0, change), float(editor.is_grey(0)))
+    mask = editor.mask(0, change)
+    return KeyChange(index, change, mask, float(editor.is_grey(0)))

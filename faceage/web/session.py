@@ -100,7 +100,7 @@ class Session:
         """The copy with each face at its age; a face whose age is unchanged stays as it is."""
         editor, pixels = self._preview, self.before.copy()
         for index, age in self._changed(ages).items():
-            editor.paste(pixels, index, self._decode(index, age))
+            editor.paste(pixels, index, self._change(index, age))
         return pixels
 
     def save(self, ages: Sequence[float], folder: Path) -> Path:
@@ -141,15 +141,15 @@ class Session:
 
     def _cut_out(self, index: int, age: float, side: int) -> Pixels:
         pixels = self.before.copy()
-        self._preview.paste(pixels, index, self._decode(index, age))
+        self._preview.paste(pixels, index, self._change(index, age))
         return crop_face(pixels, self._found(self._scale)[index][1], side)
 
     def _changed(self, ages: Sequence[float]) -> dict[int, float]:
         current = self.current_ages
         return {i: age for i, age in enumerate(ages[: len(current)]) if age != current[i]}
 
-    def _decode(self, index: int, age: float) -> FaceChange:
-        return self._preview.decode(index, [age])[0]
+    def _change(self, index: int, age: float) -> FaceChange:
+        return self._preview.refine(index, self._preview.decode(index, [age])[0])
 
     def _weights(self) -> Mapping[str, str]:
         return {"weights": self.ager.weights_sha[:16]}

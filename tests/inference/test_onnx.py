@@ -22,7 +22,7 @@ pytest.importorskip("onnxscript", reason="the extra export is not installed")
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
 from faceage.inference import export as exporting  # noqa: E402
-from faceage.inference.onnx_backend import GRAPHS, PROVIDERS, OnnxBackend  # noqa: E402
+from faceage.inference.onnx_backend import GRAPHS, PROVIDERS, REFINE, OnnxBackend  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,21 @@ def test_photos_are_those_of_torch(folder: Path, tiny_weights: Path, couple: Pat
     for a, b in zip(exported.age(couple, [5, 70]), original.age(couple, [5, 70]), strict=True):
         difference = np.abs(a.pixels.astype(int) - b.pixels)
         assert (difference > 1).mean() < 0.001
+
+
+def test_details_are_those_of_torch(
+    fine_weights: Path, tiny_weights: Path, astronaut: Path, tmp_path: Path
+) -> None:
+    files = exporting.export_model(fine_weights, tmp_path)
+    assert [file.name for file in files] == [*GRAPHS, REFINE, "model.json"]
+    exported, original = faceage.load(tmp_path), faceage.load(fine_weights, device="cpu")
+    assert exported.backend.fine_size == original.backend.fine_size == 128
+    found, expected = (ager.age(astronaut, 70)[0].pixels for ager in (exported, original))
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.mean() < 0.2
+    assert (difference > 8).mean() < 0.01  # OpenCV rounds positions to 1/32 px
+    without = faceage.load(tiny_weights, device="cpu").age(astronaut, 70)[0].pixels
+    assert np.abs(without.astype(int) - expected).mean() > 4 * difference.mean()
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp16", 1e-3), ("int8", 0.05)])

@@ -1,13 +1,11 @@
 """Both discriminators: their features and their outputs."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from conftest import TINY
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from faceage.ages import GROUPS
 from faceage.data.augmentation import robust_views
@@ -66,21 +64,6 @@ def test_feature_rows_say_which_faces_the_features_belong_to(
     for found, other, part in zip(features, others, rows, strict=True):
         differs = (found != other).flatten(1).any(1)
         assert differs.tolist() == [number == 0 for number in range(3)[part]]
-
-
-def test_vgg19_gets_a_part_of_the_inner_face_at_its_own_scale(
-    vgg: dict[str, Tensor], faces: Tensor
-) -> None:
-    discriminator = ProjectedDiscriminator(replace(TINY, size=128), VggFeatures(vgg), size=32)
-    inputs: list[Tensor] = []
-    discriminator._fixed = (lambda x, taps: inputs.append(x) or [x, x], *discriminator._fixed[1:])
-    pictures = F.interpolate(faces, 128)
-    discriminator.extract_features(pictures)
-    ((whole, inner),) = (x.split([2, 2]) for x in inputs)
-    assert torch.allclose(whole, faces[:2], atol=1e-5)
-    parts = inner_face(pictures[2:], 64).unfold(2, 32, 1).unfold(3, 32, 1)  # 2,3,33,33,32,32
-    equal = (parts == inner[:, :, None, None]).flatten(4).all(4).flatten(0, 1).all(0)
-    assert equal.sum() == 1
 
 
 def test_features_can_be_classified_repeatedly(

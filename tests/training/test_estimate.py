@@ -105,6 +105,14 @@ def test_a_run_on_pairs(data: Path, tmp_path: Path) -> None:
     assert speed["hours"] == pytest.approx(expected / 3600, rel=0.02)
 
 
+def test_a_fine_level(tmp_path: Path, tiny_weights: Path) -> None:
+    pairs = write_noise_pairs(tmp_path / "pairs")
+    settings = [f"weights={tiny_weights}", "model.fine_level=true"]
+    report = inspect_run(_config(pairs, "fine-level", *settings), "cpu")
+    assert report["cost"]["gmac_refine"] > 0
+    assert set(report["time"]) == {"synthesis_images_per_second", "hours", "decoding_minutes"}
+
+
 def test_missing_pictures_of_pairs(data: Path, tmp_path: Path) -> None:
     pairs = write_noise_pairs(tmp_path / "pairs")
     (pairs / "3.png").unlink()

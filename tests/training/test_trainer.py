@@ -406,28 +406,55 @@ def test_a_run_can_start_from_a_discriminator(make: Callable[..., TrainConfig]) 
         make_trainer(other, Processes(0, 1, torch.device("cpu")))
 
 
-def test_only_the_fine_level_is_trained(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_only_the_fine_level_is_trained(
+    make: Callable[..., TrainConfig], vgg: dict[str, Tensor], tmp_path: Path
+) -> None:
     pairs = str(write_noise_pairs(tmp_path / "pairs"))
-    small: dict[str, Any] = {"pairs": pairs, "model": UNET, "images": 16}
-    small["losses"] = LossWeights(perceptual=0, paired=1)
-    first = train(make("small", **small), "cpu")
-    large = small | {
-        "model": replace(UNET, size=2 * UNET.size, fine_level=True),
-        "weights": first,
-        "fine_only": True,
-        "lr": 0.01,
-        "lr_encoder": 0.0,
-        "warmup_images": 0,
-        "images": 32,
-    }
+    save_file(vgg, tmp_path / "vgg.safetensors")
+    first = train(make("first", losses=LossWeights(perceptual=0), images=16), "cpu")
+    config = make(
+        "fine",
+        data=pairs,
+        model=replace(TINY, fine_level=True),
+        losses=LossWeights(perceptual=0, paired=1, paired_features=1, r1=0),
+        weights=first,
+        projected=True,
+        vgg=tmp_path / "vgg.safetensors",
+        lr=0.01,
+        warmup_images=0,
+        images=32,
+    )
     before, _ = load_weights(first)
-    after, _ = load_weights(train(make("large", **large), "cpu"))
-    old, new = dict(before.named_parameters()), dict(after.named_parameters())
-    for name, value in old.items():
-        assert torch.equal(new[name][: len(value)] if value.ndim else new[name], value), name
-    assert new["decoder.fine.residual.weight"].abs().max() > 0
-    with pytest.raises(ConfigError, match="fine_only needs"):
-        train(make("other", **small | {"fine_only": True}), "cpu")
+    after, metadata = load_weights(train(config, "cpu"))
+    assert metadata["images_seen"] == "32"
+    old, new = before.state_dict(), after.state_dict()
+    assert all(torch.equal(new[name], value) for name, value in old.items())
+    assert {name.split(".")[0] for name in new.keys() - old.keys()} == {"fine_level"}
+    assert new["fine_level.residual.weight"].abs().max() > 0
+    assert {"loss/G/paired", "loss/G/paired_features", "loss/D/fake"} <= _stats(config)[-1].keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"weights": None}, "needs weights to start from"),
+        ({"warmup_images": 16}, "no warm-up"),
+        ({"pairs": "pairs"}, "pairs given as data"),
+    ],
+)
+def test_options_of_the_fine_level(
+    make: Callable[..., TrainConfig], changes: dict[str, Any], problem: str
+) -> None:
+    usual: dict[str, Any] = {
+        "model": replace(TINY, fine_level=True),
+        "losses": LossWeights(perceptual=0),
+        "weights": Path("w.safetensors"),
+        "projected": True,
+        "warmup_images": 0,
+    }
+    make(**usual).check()
+    with pytest.raises(ConfigError, match=problem):
+        make(**usual | changes).check()
 
 
 def test_learning_rates_rise(make: Callable[..., TrainConfig]) -> None:
