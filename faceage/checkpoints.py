@@ -44,6 +44,8 @@ LIMITS = {
     "decoder_blocks": (0, 16, 1),
 }
 
+FINE_LIMIT = 256  # px; largest `size` with a fine level, which works at four times as many
+
 BatchNorm = nn.BatchNorm2d | nn.SyncBatchNorm
 
 
@@ -159,6 +161,8 @@ def check_config(config: ModelConfig) -> list[str]:
                 problems.append(f"{name} is {value}, must be a multiple of {step}")
             elif name == "size" and value & (value - 1):
                 problems.append(f"{name} is {value}, must be a power of two")
+    if not problems and config.fine_level and config.size > FINE_LIMIT:
+        problems.append(f"size is {config.size}, must be at most {FINE_LIMIT} with a fine level")
     return problems
 
 

@@ -164,6 +164,7 @@ def test_safetensors_of_other_programs(tmp_path: Path, metadata: dict | None) ->
         ('{"width": 1' + "0" * 5000 + "}", "4300 digits"),
         ('{"size": 1048576}', "size is 1048576, must be from 32 to 1024"),
         ('{"size": 96}', "size is 96, must be a power of two"),
+        ('{"size": 512, "fine_level": true}', "must be at most 256 with a fine level"),
         ('{"classifier_size": 1024}', "classifier_size is 1024"),
         ('{"encoder_blocks": 1000000}', "encoder_blocks is 1000000, must be from 1 to 16"),
         ('{"encoder_blocks": 0}', "encoder_blocks is 0"),

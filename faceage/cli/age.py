@@ -46,6 +46,7 @@ from faceage.cli.outputs import (
     Target,
     check_kept,
     check_one_result,
+    collision_error,
     first_face,
     pending_files,
     plan_targets,
@@ -264,9 +265,7 @@ def age(
         known = options.known_files(targets[item.path])
         for result in known:
             if clip := of_clips.get(result.absolute()):
-                raise OutputError(
-                    f"{item.path}: its result {result} is also that of {clip}.", "Use --out."
-                )
+                raise collision_error(item.path, result, clip)
         pending[item.path] = pending_files(known, if_exists)
 
     reject_failing(items, check)

@@ -9,7 +9,7 @@ from faceage.ages import format_age
 from faceage.cli.batch import load_ager
 from faceage.cli.common import is_quiet, say
 from faceage.cli.inputs import Item
-from faceage.cli.outputs import IfExists, check_one_result, pending_files
+from faceage.cli.outputs import IfExists, check_one_result, collision_error, pending_files
 from faceage.errors import ConfigError, FaceAgeError, OutputError
 from faceage.faces.selection import FaceChoice
 from faceage.files import make_folder
@@ -75,10 +75,7 @@ def age_clips(
                         f"{path}: its result {result} is itself one of the clips.", "Use --out."
                     )
                 if result.absolute() in made:
-                    other = made[result.absolute()]
-                    raise OutputError(
-                        f"{path}: its result {result} is also that of {other}.", "Use --out."
-                    )
+                    raise collision_error(path, result, made[result.absolute()])
                 made[result.absolute()] = path
             pending = pending_files(files.values(), if_exists)
             wanted = {age: result for age, result in files.items() if result in pending}

@@ -96,7 +96,7 @@ def plan_targets(items: Iterable[Item], out: Path | None, results: Results) -> d
                 targets[path] = replace(targets[path], stem=path.name)
     for file, group in _find_collisions(targets, results).items():
         for path in group[1:]:
-            valid[path].error = f"{path}: its result {file} is also that of {group[0]}. Use --out."
+            valid[path].error = str(collision_error(path, file, group[0]))
     photos = {path.absolute() for path in valid}
     for path, target in targets.items():
         if overwritten := [file for file in results(target) if file.absolute() in photos]:
@@ -104,6 +104,11 @@ def plan_targets(items: Iterable[Item], out: Path | None, results: Results) -> d
                 path
             ].error = f"{path}: its result {overwritten[0]} is itself one of the photos. Use --out."
     return targets
+
+
+def collision_error(path: Path, result: Path, other: Path) -> OutputError:
+    """The error of a photo or clip whose result would overwrite that of another."""
+    return OutputError(f"{path}: its result {result} is also that of {other}.", "Use --out.")
 
 
 def pending_files(files: Iterable[Path], if_exists: IfExists) -> list[Path]:
