@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from faceage.ages import YEARS
-from faceage.models.decoders import Change, Decomposed
+from faceage.models.decoders import Change, Decomposed, limit_colour_cast
 from faceage.models.generator import FaceAgeModel
 
 # Zooms of the classifier's input, for each kind of encoder.
@@ -43,10 +43,11 @@ def decode_tta(
     mirrored = views.select(index + views.identity.shape[0] // 2)
     mirror = model.decode(mirrored, target_age, source_age)
     flip_x = torch.tensor([-1.0, 1.0], device=index.device)[:, None, None]
-    return Change(
+    change = Change(
         (face.residual + mirror.residual.flip(3)) / 2,
         (face.flow + mirror.flow.flip(3) * flip_x) / 2,
     )
+    return limit_colour_cast(views.faces[index], change)
 
 
 @torch.inference_mode()

@@ -29,7 +29,8 @@ OWN_RESIDUAL = 0.375  # fraction of a batch with the model's own residual
 SAME_AGE = 0.125  # fraction of a batch whose target is the source picture
 EDGE = 0.06  # of the face's side, where no parts are
 GRAIN = 0.06  # largest standard deviation of the noise, as of a photo's, which has to stay
-LEAST_SHARPNESS = 0.3  # of the pictures' side: they are blurred as if enlarged from there on
+BLURRED = 0.65  # probability that a batch is blurred, as if enlarged from fewer px
+LEAST_SHARPNESS = 0.2  # how few, as a fraction
 
 
 class FineLevelNetworks(Networks):
@@ -135,7 +136,7 @@ def _augmented(moved: Tensor, target: Tensor, residual: Tensor, own: Tensor) -> 
     """Parts whose faces are mirrored, recoloured and blurred alike, and get the same grain."""
     count, device = len(moved), moved.device
     both = torch.cat([moved, target], 1)  # N,6,P,P
-    if torch.rand(()) < 0.5:
+    if torch.rand(()) < BLURRED:
         side = both.shape[-1]
         sharp = LEAST_SHARPNESS + (1 - LEAST_SHARPNESS) * torch.rand(()).item()
         both = F.interpolate(both, round(sharp * side), mode="bilinear", antialias=True)
