@@ -15,6 +15,8 @@ from faceage.inference.backend import Backend, FaceChange, Floats, Pixels
 
 # Mean difference of the colour channels, in levels of 0-255, below which a crop is black and white.
 GREY = 1.5
+# How many times the model's size a face must exceed to get details of the fine level.
+LEAST_FINE = 2
 # Least fraction of the face that is found to be head; below it, the segmentation has failed.
 MIN_HEAD = 0.4
 
@@ -97,8 +99,8 @@ def refine_change(backend: Backend, face: Face, crop: Pixels, change: FaceChange
     """A change of a face as it is to be added to a photo.
 
     Its displacement is reduced to zero towards the edge of the paste mask: blending displaced
-    content with the photo would show both. If the face is larger than the model's crops, the
-    fine level adds details, where the model has one.
+    content with the photo would show both. If the model has a fine level and the crop more than
+    twice the model's size, so that details would show, the fine level adds them.
 
     Args:
         crop: of the face, uint8 (R,R,3) at the photo's resolution.
@@ -106,7 +108,7 @@ def refine_change(backend: Backend, face: Face, crop: Pixels, change: FaceChange
     """
     mask = face_mask(face.landmarks, change.flow.shape[-1])
     change = change._replace(flow=change.flow * mask)
-    if backend.fine_size and len(crop) > backend.size:
+    if backend.fine_size and len(crop) > LEAST_FINE * backend.size:
         change = backend.refine(resize_crop(crop, backend.fine_size), change)
     return change
 

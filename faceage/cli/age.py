@@ -179,9 +179,7 @@ def age(
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Also write the original and all ages on one sheet.")
     ] = False,
-    crop: Annotated[
-        bool, typer.Option("--crop", help="Write the aligned faces alone, at the model's size.")
-    ] = False,
+    crop: Annotated[bool, typer.Option("--crop", help="Write the aligned faces alone.")] = False,
     recursive: RecursiveOption = False,
     include_synthetic: IncludeSyntheticOption = False,
     detector: DetectorOption = "yunet",

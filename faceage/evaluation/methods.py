@@ -17,12 +17,10 @@ from faceage.evaluation.results import MethodInfo, clean_text
 from faceage.faces.alignment import Face, apply, crop_face, to_crop
 from faceage.imaging.conversion import resize_images, to_tensor, to_uint8
 from faceage.imaging.photos import open_photo
-from faceage.models.decoders import Change
 from faceage.models.generator import FaceAgeModel, apply_change
 from faceage.models.tta import decode_tta, encode_tta, predict_distributions
 
 TOLERANCE = 0.5  # years between a target and the age in a result's name
-REFINED = 4  # faces in one batch of the fine level
 SAME_PLACE = 0.04  # of the crop's side: mean distance of landmarks that count as equal
 
 _RESULT = re.compile(r"(.+)_(\d{1,3}(?:\.\d+)?)\.(?:png|jpe?g|webp)", re.IGNORECASE)
@@ -55,8 +53,8 @@ class WeightsMethod:
     def age(self, faces: FaceBatch, targets: Sequence[Floats]) -> Iterator[AgedBatch]:
         """The faces at each of the targets, (N,) years; they are encoded once.
 
-        As in photos, the change is computed at the model's size, the fine level adds details if
-        the model has one, and the result is applied to the larger crop.
+        As in photos, the change is computed at the model's size and applied to the larger crop. A
+        fine level has no effect on crops of this size: see `editing.refine_change`.
         """
         config, every = self.model.config, np.ones(len(faces.images), bool)
         small = to_tensor(resize_images(faces.images, config.size), self.device)
@@ -64,23 +62,12 @@ class WeightsMethod:
         source = None if config.decomposition else self._years(faces.ages)
         for ages in targets:
             change = decode_tta(self.model, views, index, self._years(ages), source)
-            if config.fine_level:
-                change = self._refined(faces.images, change)
             aged = apply_change(to_tensor(faces.images, self.device), change, "bicubic")
             yield AgedBatch(to_uint8(aged), every, every)
 
     def predict(self, images: Pixels) -> Floats:
         """Distributions over whole years, (N,101), of crops of `config.classifier_crop` px."""
         return predict_distributions(self.model, to_tensor(images, self.device))
-
-    def _refined(self, images: Pixels, change: Change) -> Change:
-        residuals = []
-        for start in range(0, len(images), REFINED):
-            part = slice(start, start + REFINED)
-            crops = resize_images(images[part], self.model.config.fine_size)
-            some = Change(change.residual[part], change.flow[part])
-            residuals.append(self.model.refine(to_tensor(crops, self.device), some).residual)
-        return change._replace(residual=torch.cat(residuals))
 
     def _years(self, ages: Floats) -> torch.Tensor:
         return torch.from_numpy(ages).float().clamp(max=MAX_AGE).to(self.device)

@@ -141,7 +141,7 @@ class ProjectedDiscriminator(nn.Module):
 class PatchDiscriminator(nn.Module):
     """As `ProjectedDiscriminator`, for parts of faces at a high resolution: tells their detail."""
 
-    TAPS = (8, 17)  # the first for pores and hairs, the second for wrinkles
+    TAPS = (3, 8)  # of small receptive fields: shapes and colours are not the fine level's
 
     def __init__(self, vgg: VggFeatures) -> None:
         super().__init__()

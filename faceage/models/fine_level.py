@@ -14,10 +14,10 @@ FINE_SCALE = 4
 
 # px at 4S. Means over as many pixels stay as the residual at S px makes them: the fine level
 # changes neither the age nor the colours.
-COARSE = 8
+COARSE = 4
 
 # Scale of the output: see `decoders.UNET_OUTPUT_SCALE`.
-OUTPUT_SCALE = 0.1
+OUTPUT_SCALE = 0.3
 
 
 class FineLevel(nn.Module):

@@ -62,8 +62,7 @@ class StepPlanner:
     Args:
         labels: of the training set.
         colours: N,3, the colours of its faces' skin; None plans no matched faces.
-        pairs: labels of the pairs, whose indices follow those of the training set, or `labels`
-            itself; None plans none.
+        pairs: labels of the pairs, whose indices follow those of the training set; None plans none.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class StepPlanner:
         self._warmup_sampler = InfiniteSampler(draw_weights(labels, config.balance), config.seed)
         weights = draw_weights(labels, config.balance, config.sharpness)
         self.sampler = InfiniteSampler(weights, config.seed + 1)
-        self._only_pairs = pairs is labels
         self._first_pair = len(labels)
         self._pair_sampler: PairSampler | None = None
         if pairs:
@@ -107,18 +105,15 @@ class StepPlanner:
             ages = MAX_TARGET_AGE * torch.rand(count, generator=generator) ** 1.5
             matched = self._matched_sampler.draw(index, ages, generator)
         if self._pair_sampler and not in_warmup:
+            in_flow = images_seen < config.warmup_images + config.flow_images
+            fraction = 1.0 if in_flow else config.pairs_fraction
+            paired = (fraction * torch.arange(1, count + 1)).floor().diff(
+                prepend=torch.zeros(1)
+            ) > 0  # spread evenly over the batch
             sources = self._pair_sources.batch(start, count)
             targets = self._pair_sampler.draw(sources, generator)
-            if self._only_pairs:
-                index, matched, paired = sources, targets, torch.ones(count, dtype=torch.bool)
-            else:
-                in_flow = images_seen < config.warmup_images + config.flow_images
-                fraction = 1.0 if in_flow else config.pairs_fraction
-                paired = (fraction * torch.arange(1, count + 1)).floor().diff(
-                    prepend=torch.zeros(1)
-                ) > 0  # spread evenly over the batch
-                index = torch.where(paired, self._first_pair + sources, index)
-                matched = torch.where(paired, self._first_pair + targets, matched)
+            index = torch.where(paired, self._first_pair + sources, index)
+            matched = torch.where(paired, self._first_pair + targets, matched)
         return StepPlan(images_seen, images, index, matched, paired, seed, generator.get_state())
 
     def batches(self, dataset: Pictures, images_seen: int) -> Iterator[tuple[StepPlan, Tensor]]:
@@ -177,8 +172,9 @@ def load_data(
             memory -= decoded_bytes(dataset, side)
     train, val, *pairs = loaded
     if config.model.fine_level:
-        planner = StepPlanner(config, processes, train.labels, None, train.labels)
-        return TrainingData(train_set, train, val, planner)
+        return TrainingData(
+            train_set, train, val, StepPlanner(config, processes, train.labels, None)
+        )
     colours = None
     if not config.distill_from:
         with progress.task("measuring skin colours", len(train)) as advance:

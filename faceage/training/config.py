@@ -139,7 +139,11 @@ class TrainConfig:
         if not 0 <= self.pairs_fraction < 1:
             problems.append(f"pairs_fraction is {self.pairs_fraction}, must be in [0, 1)")
         users = ["flow_images"] * bool(self.flow_images)
-        users += [name for name in ("paired", "paired_features") if getattr(self.losses, name)]
+        users += [
+            name
+            for name in ("paired", "paired_features", "paired_texture")
+            if getattr(self.losses, name)
+        ]
         if users and not self.pairs and not self.model.fine_level:
             problems.append(f"{' and '.join(users)} needs a dataset of pairs: set pairs")
         if not self.model.decomposition and self.warmup_images:
@@ -279,10 +283,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "fine-level": {
         "model": _PAIRED["model"] | {"fine_level": True},
-        "losses": {"adversarial": 0.3, "paired": 3.0, "paired_features": 2.0, "r1": 0.0},
-        "images": 60_000,
-        "lr": 5e-4,
-        "lr_discriminator": 1e-3,
+        "losses": {
+            "adversarial": 0.2,
+            "paired": 1.0,
+            "paired_features": 0.3,
+            "paired_texture": 5.0,
+            "r1": 0.0,
+        },
+        "images": 40_000,
+        "lr": 7e-4,
+        "lr_discriminator": 2e-3,
         "lr_rise_images": 1_000,
         "lr_encoder": 0.0,
         "projected": True,

@@ -52,6 +52,7 @@ class LossWeights:
         paired: extension; L1 between the aged face and the same person at the target age, over
             several scales (`multiscale_l1`), on pairs.
         paired_features: extension; L1 between the discriminator's fixed features of these faces.
+        paired_texture: extension; L1 between the local strength of these features (`texture_l1`).
         wrong_age: extension; the discriminator also learns to reject real faces at a wrong group.
         identity: extension; 1 minus the cosine of the identity embeddings of the face and the aged
             inner face, without their part of age; not on pairs, whose targets show the person.
@@ -70,6 +71,7 @@ class LossWeights:
     wrong_age: float = 0.0
     paired: float = 0.0
     paired_features: float = 0.0
+    paired_texture: float = 0.0
     identity: float = 0.0
     skin_tone: float = 0.0
 
@@ -342,6 +344,20 @@ def feature_l1(a: Features, b: Features, rows: list[Tensor]) -> Tensor:
             x, y = x[chosen].float(), y[chosen].float()
             terms.append((x - y).abs().mean() / y.abs().mean().clamp(min=1e-6))
     return torch.stack(terms).mean()
+
+
+def texture_l1(a: Features, b: Features, rows: list[Tensor]) -> Tensor:
+    """L1 of the standard deviations of features in 4x4 cells of a picture, as `feature_l1`.
+
+    Within a cell, hairs and pores may be anywhere, but have to be as distinct.
+    """
+    return feature_l1([_cell_deviations(x) for x in a], [_cell_deviations(x) for x in b], rows)
+
+
+def _cell_deviations(features: Tensor) -> Tensor:  # N,C,h,w -> N,C,4,4
+    count, channels, height, width = features.shape
+    cells = features.float().reshape(count, channels, 4, height // 4, 4, width // 4)
+    return cells.var((3, 5)).clamp(min=1e-6).sqrt()
 
 
 def skin_change(a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S twice -> scalar

@@ -31,7 +31,7 @@ def test_the_paper_has_its_five_losses_and_no_extension() -> None:
     config.check()
     losses = dataclasses.asdict(config.losses)
     extensions = {"target_age", "change", "wrong_age", "identity", "skin_tone"}
-    extensions |= {"paired", "paired_features"}
+    extensions |= {"paired", "paired_features", "paired_texture"}
     paper = {"reconstruction", "cycle", "adversarial", "age", "perceptual"}
     assert set(losses) == paper | extensions | {"r1"}
     assert all(losses[name] > 0 for name in paper)

@@ -31,6 +31,7 @@ from faceage.training.losses import (
     masked_l1,
     multiscale_l1,
     skin_change,
+    texture_l1,
 )
 
 
@@ -428,6 +429,20 @@ def test_perceptual_loss(vgg: dict[str, Tensor]) -> None:
 
 
 # --- identity and skin tone -----------------------------------------------------------------------
+
+
+def test_texture_counts_strength_and_not_place() -> None:
+    torch.manual_seed(0)
+    noise = torch.randn(2, 3, 32, 32)
+    every = [torch.ones(2, dtype=torch.bool)]
+    moved = noise.reshape(2, 3, 4, 8, 4, 8).flip(3, 5).reshape(2, 3, 32, 32)  # within the cells
+    assert texture_l1([noise], [moved], every).item() == pytest.approx(0, abs=1e-6)
+    assert texture_l1([noise + 5], [noise], every).item() == pytest.approx(0, abs=1e-6)
+    assert texture_l1([0.5 * noise], [noise], every).item() == pytest.approx(0.5, abs=1e-3)
+    first = [torch.tensor([True, False])]
+    halved = noise.clone()
+    halved[1] *= 0.5
+    assert texture_l1([halved], [noise], first).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_skin_change_counts_what_exceeds_the_tolerance() -> None:
