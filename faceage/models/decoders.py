@@ -24,8 +24,9 @@ CHROMA_SCALE = 0.25
 # The same for the U-Net, which is trained on pairs: brown hair that turns white changes in chroma.
 UNET_CHROMA_SCALE = 0.5
 
-# By how much a part of a face may get redder, greener or bluer, in [-1, 1]: 5 levels of 255.
-CAST_TOLERANCE = 0.04
+# By how much a part of a face may get redder, greener or bluer, in [-1, 1]: 5, 0 and 2.5 levels of
+# 255. Children's cheeks are redder; nothing gets greener with age.
+CAST_TOLERANCES = (0.04, 0.0, 0.02)
 
 # Scale of the U-Net's outputs. Adam's steps are as large for them as for inner layers, but all
 # weights of an output add up at every pixel: without the scale, the first steps spoil the faces.
@@ -209,7 +210,8 @@ def limit_colour_cast(faces: Tensor, change: Change) -> Change:
     before, after = (
         _colour_cast(F.avg_pool2d(x, blocks)) for x in (moved, moved + change.residual)
     )
-    excess = F.relu(after - F.max_pool2d(before, 5, 1, 2).clamp(min=0) - CAST_TOLERANCE)
+    tolerance = torch.tensor(CAST_TOLERANCES, device=faces.device)[:, None, None]
+    excess = F.relu(after - F.max_pool2d(before, 5, 1, 2).clamp(min=0) - tolerance)
     reduction = 2 / 3 * excess  # of a channel; the other two get half of it each
     reduction = reduction - 0.5 * (reduction.sum(1, keepdim=True) - reduction)
     reduction = F.interpolate(reduction, scale_factor=blocks, mode="bilinear", align_corners=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from faceage.models.decoders import CAST_TOLERANCE, Change, displace, limit_colour_cast
+from faceage.models.decoders import CAST_TOLERANCES, Change, displace, limit_colour_cast
 
 STILL = torch.zeros(1, 2, 4, 4)
 
@@ -22,7 +22,10 @@ def test_a_grey_face_gets_hardly_any_colour(channel: int) -> None:
     residual[:, channel] = 0.6
     limited = limit_colour_cast(grey, Change(residual, STILL)).residual
     torch.testing.assert_close(
-        _cast(limited, channel), torch.full((1, 64, 64), CAST_TOLERANCE), atol=1e-5, rtol=0
+        _cast(limited, channel),
+        torch.full((1, 64, 64), CAST_TOLERANCES[channel]),
+        atol=1e-5,
+        rtol=0,
     )
     torch.testing.assert_close(limited.mean(1), residual.mean(1))  # the lightness stays
 
@@ -46,7 +49,7 @@ def test_colours_may_be_as_strong_as_nearby() -> None:
     torch.testing.assert_close(kept, redder - faces, atol=1e-6, rtol=0)
     redder[:, 0, 40:48, 24:40] = 1.0
     limited = faces + limit_colour_cast(faces, Change(redder - faces, STILL)).residual
-    assert _cast(limited, 0)[:, 42:46, 28:36].max() < 0.5 + 1.5 * CAST_TOLERANCE
+    assert _cast(limited, 0)[:, 42:46, 28:36].max() < 0.5 + 1.5 * CAST_TOLERANCES[0]
 
 
 def test_colours_move_with_the_face() -> None:
