@@ -7,6 +7,7 @@ model's own residual, for which there is no such picture: the strength of their 
 that of the target picture, and the discriminator judges them.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceage.ages import GROUPS
+from faceage.checkpoints import read_metadata
 from faceage.data.sampling import PairSampler
 from faceage.imaging.conversion import to_tensor, to_uint8
 from faceage.models.decoders import Change, displace
@@ -166,6 +168,19 @@ class FineLevelTrainer(Trainer):
             own.to(self.device),
         )
         return augmented_parts(*drawn), drawn[-1]
+
+    def _measure(self, model: FaceAgeModel) -> dict[str, float]:
+        """The figures of the initial weights, which have the same classifier."""
+        figures: dict[str, float] = json.loads(self._initial_metadata().get("figures", "{}"))
+        return figures
+
+    def _metadata(self) -> dict[str, str]:
+        """The metadata of the initial weights, and the description of this run as one entry."""
+        return self._initial_metadata() | {"fine_level": json.dumps(super()._metadata())}
+
+    def _initial_metadata(self) -> dict[str, str]:
+        assert self.config.weights
+        return read_metadata(self.config.weights)
 
     def _recalibrated(self) -> FaceAgeModel:
         """The EMA model: without batch norms in the fine level, nothing is to be measured."""

@@ -441,13 +441,9 @@ class Trainer:
     def _export(self, path: Path) -> None:
         images_seen, val = self.state.images_seen, self.data.val
         model = self._recalibrated()
-        figures = preview.measure_accuracy(model, val, self.device, self._autocast())
+        figures = self._measure(model)
         self.progress.record(images_seen, figures)
-        metadata = describe_run(self.config, self.data.dataset, self._sources())
-        if self.data.pairs:
-            metadata["pairs"] = describe_data(self.data.pairs)
-        metadata |= {"images_seen": str(images_seen), "figures": json.dumps(figures)}
-        save_weights(path, model, metadata)
+        save_weights(path, model, self._metadata() | {"figures": json.dumps(figures)})
         sheet = np.asarray(preview.draw_samples(model, val, self.device))
         save_photo(
             Photo(sheet),
@@ -459,6 +455,17 @@ class Trainer:
                 "weights": hub.file_sha256(path),
             },
         )
+
+    def _measure(self, model: FaceAgeModel) -> dict[str, float]:
+        """Figures of the age classifier on the val set."""
+        return preview.measure_accuracy(model, self.data.val, self.device, self._autocast())
+
+    def _metadata(self) -> dict[str, str]:
+        """The metadata of the exported weights, without the figures."""
+        metadata = describe_run(self.config, self.data.dataset, self._sources())
+        if self.data.pairs:
+            metadata["pairs"] = describe_data(self.data.pairs)
+        return metadata | {"images_seen": str(self.state.images_seen)}
 
     def _sources(self) -> dict[str, dict[str, str]]:
         """Descriptions of the weights that the run used, by their names in the metadata."""

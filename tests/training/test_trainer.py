@@ -424,9 +424,14 @@ def test_only_the_fine_level_is_trained(
         warmup_images=0,
         images=32,
     )
-    before, _ = load_weights(first)
+    before, described = load_weights(first)
     after, metadata = load_weights(train(config, "cpu"))
-    assert metadata["images_seen"] == "32"
+    for name in ("data", "images_seen", "figures", "training"):
+        assert metadata[name] == described[name]
+    own = json.loads(metadata["fine_level"])
+    assert own["images_seen"] == "32"
+    assert own["data"] == "pairs: 12 faces"
+    assert own["initial_weights"]
     old, new = before.state_dict(), after.state_dict()
     assert all(torch.equal(new[name], value) for name, value in old.items())
     assert {name.split(".")[0] for name in new.keys() - old.keys()} == {"fine_level"}
