@@ -290,7 +290,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "paired_texture": 5.0,
             "r1": 0.0,
         },
-        "images": 40_000,
+        "images": 100_000,
         "lr": 7e-4,
         "lr_discriminator": 2e-3,
         "lr_rise_images": 1_000,
