@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 
 from faceage.ages import check_age
-from faceage.faces.alignment import Face, crop_face, native_size
+from faceage.faces.alignment import Face, crop_face, native_size, resize_crop
 from faceage.faces.paste import add_change, face_mask, head_mask
 from faceage.faces.segmentation import SIZE, segment_head
 from faceage.faces.selection import NumberedFace
@@ -124,12 +123,6 @@ def change_levels(backend: Backend, crop: Pixels, change: FaceChange, grey: bool
     original = crop.astype(np.float32) / np.float32(127.5) - 1
     levels: Floats = (backend.apply(crop, change) - original) * np.float32(127.5)
     return np.repeat(levels.mean(axis=2, keepdims=True), 3, axis=2) if grey else levels
-
-
-def resize_crop(crop: Pixels, size: int) -> Pixels:
-    """A face's crop at another size."""
-    how = cv2.INTER_AREA if len(crop) > size else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(crop, (size, size), interpolation=how), np.uint8)
 
 
 def _is_grey(crop: Pixels) -> bool:

@@ -8,8 +8,8 @@ from PIL import Image
 
 import faceage
 from faceage.api import FaceAger
-from faceage.editing import resize_crop
 from faceage.errors import AgeError, NoFaceError
+from faceage.faces.alignment import resize_crop
 from faceage.faces.paste import face_mask
 
 

@@ -78,6 +78,12 @@ def native_size(face: Face, limit: int = 1024) -> int:
     return int(min(max(round(face.side), 1), limit))
 
 
+def resize_crop(crop: np.ndarray, size: int) -> np.ndarray:
+    """A face's crop, uint8 (R,R,3), at another size."""
+    how = cv2.INTER_AREA if len(crop) > size else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(crop, (size, size), interpolation=how), np.uint8)
+
+
 def crop_face(pixels: np.ndarray, face: Face, size: int) -> np.ndarray:
     """The face's FFHQ crop, uint8 (size,size,3).
 

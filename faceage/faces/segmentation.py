@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from faceage import hub
 from faceage.errors import WeightsError
+from faceage.faces.alignment import resize_crop
 
 SIZE = 128  # px; side of the network's input and output
 
@@ -28,8 +29,7 @@ def segment_head(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         WeightsError: the network's file is missing or damaged.
     """
     network, lock = _load()
-    interpolation = cv2.INTER_AREA if crop.shape[0] > SIZE else cv2.INTER_CUBIC
-    resized = cv2.resize(crop, (SIZE, SIZE), interpolation=interpolation)
+    resized = resize_crop(crop, SIZE)
     views = []
     for view in (resized, resized[:, ::-1]):
         inputs = cv2.dnn.blobFromImage(view, 1 / 127.5, mean=(127.5, 127.5, 127.5))
