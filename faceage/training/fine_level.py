@@ -18,6 +18,7 @@ from torch import Tensor
 from faceage.ages import GROUPS
 from faceage.checkpoints import read_metadata
 from faceage.data.sampling import PairSampler
+from faceage.errors import DataError
 from faceage.imaging.conversion import to_tensor, to_uint8
 from faceage.models.decoders import Change, displace
 from faceage.models.fine_level import FINE_SCALE
@@ -97,9 +98,13 @@ class FineLevelTrainer(Trainer):
         index = torch.arange(len(labels))
         partners, target = PairSampler(labels.people), index.clone()
         paired = partners.source_weights > 0
+        if not paired.any():
+            raise DataError(
+                f"No person in {self.config.data} has two pictures.",
+                "Make such a dataset: faceage pairs --size 512",
+            )
         generator = torch.Generator().manual_seed(self.config.seed)
-        if paired.any():
-            target[paired] = partners.draw(index[paired], generator)
+        target[paired] = partners.draw(index[paired], generator)
         model, moved, residuals = self.networks.model, [], []
         parts = torch.split(index, PREPARED)
         with self.progress.task("computing changes", len(index)) as advance:

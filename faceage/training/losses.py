@@ -52,7 +52,8 @@ class LossWeights:
         paired: extension; L1 between the aged face and the same person at the target age, over
             several scales (`multiscale_l1`), on pairs.
         paired_features: extension; L1 between the discriminator's fixed features of these faces.
-        paired_texture: extension; L1 between the local strength of these features (`texture_l1`).
+        paired_texture: extension; L1 between the local strength of these features (`texture_l1`);
+            in the training of a fine level only.
         wrong_age: extension; the discriminator also learns to reject real faces at a wrong group.
         identity: extension; 1 minus the cosine of the identity embeddings of the face and the aged
             inner face, without their part of age; not on pairs, whose targets show the person.

@@ -439,6 +439,22 @@ def test_only_the_fine_level_is_trained(
     assert {"loss/G/paired", "loss/G/paired_features", "loss/D/fake"} <= _stats(config)[-1].keys()
 
 
+def test_a_fine_level_needs_pairs(
+    make: Callable[..., TrainConfig], vgg: dict[str, Tensor], tmp_path: Path, tiny_weights: Path
+) -> None:
+    save_file(vgg, tmp_path / "vgg.safetensors")
+    config = make(
+        model=replace(TINY, fine_level=True),
+        losses=LossWeights(perceptual=0, paired=1, r1=0),
+        weights=tiny_weights,
+        projected=True,
+        vgg=tmp_path / "vgg.safetensors",
+        warmup_images=0,
+    )
+    with pytest.raises(DataError, match=r"No person in .* has two pictures"):
+        train(config, "cpu")
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
