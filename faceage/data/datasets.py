@@ -70,6 +70,12 @@ class Dataset:
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_archives": {}}
 
+    @property
+    def male(self) -> Tensor:
+        """(N,) 1 for male, 0 for female, -1 where unknown."""
+        code = {"M": 1.0, "F": 0.0}
+        return torch.tensor([code.get(sample.gender, -1.0) for sample in self.samples])
+
     def read(self, sample: Sample) -> Image.Image:
         """The picture of a sample, RGB. Zips stay open until `close`.
 

@@ -1,4 +1,4 @@
-"""Identity embeddings of faces, with the part that depends on age removed."""
+"""Identity embeddings of faces: their part that depends on age, and the gender they show."""
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,8 @@ from faceage.models.mobilenet import MobileNet
 from faceage.models.windows import CLASSIFIER_WINDOWS, inner_face
 
 POWERS = 3  # the mean embedding of an age is a quadratic function of the age
+RIDGE = 0.3  # of the estimate of gender, in squared lengths of centred embeddings
+GENDER_AGE = 12  # years; the gender of younger faces is hardly visible
 
 
 class IdentityEmbedder(nn.Module):
@@ -47,6 +49,25 @@ def remove_age_part(
         age_part: coefficients from `fit_age_part`.
     """
     return F.normalize(embeddings - _age_powers(ages).to(embeddings) @ age_part, dim=1)
+
+
+def fit_gender(embeddings: Tensor, male: Tensor) -> Tensor:  # N,D and (N,) -> (D + 1,)
+    """A linear estimate of the gender by ridge regression: weights, then the constant term.
+
+    Args:
+        male: 1 for male, 0 for female.
+    """
+    x, y = embeddings.double(), 2 * male.double() - 1
+    centre, mean = x.mean(0), y.mean()
+    products = (x - centre).T @ (x - centre)
+    ridge = RIDGE * products.trace() / len(x) * torch.eye(len(products)).to(products)
+    weights = torch.linalg.solve(products + ridge, (x - centre).T @ (y - mean))
+    return torch.cat([weights, (mean - centre @ weights)[None]]).to(embeddings.dtype)
+
+
+def predict_gender(embeddings: Tensor, gender: Tensor) -> Tensor:  # N,D and (D + 1,) -> (N,)
+    """The estimate of `fit_gender`: near 1 for male, near -1 for female faces."""
+    return embeddings @ gender[:-1] + gender[-1]
 
 
 def _age_powers(ages: Tensor) -> Tensor:  # (N,) -> N,3

@@ -17,7 +17,7 @@ from faceage.faces.parsing import GLASSES, HAT, MOUTH, FaceParser
 from faceage.imaging.conversion import to_tensor
 from faceage.imaging.skin import skin_colours
 from faceage.models.age_teacher import AgeTeacher, estimate
-from faceage.models.identity import IdentityEmbedder, fit_age_part, remove_age_part
+from faceage.models.identity import GENDER_AGE, IdentityEmbedder, fit_age_part, remove_age_part
 from faceage.models.tta import predict_distributions
 
 # A face is dropped where it leaves the person's reference face by more than this.
@@ -27,7 +27,6 @@ MAX_YAW_CHANGE = 0.12  # of the nose, in eye distances
 MAX_GLASSES_CHANGE = 0.004  # of the picture's area
 MAX_MISALIGNMENT = 0.12  # of a corner of the FFHQ crop, in fractions of its side
 MIN_SCORE = 0.8  # of the detector; below it the face is mostly distorted
-GENDER_AGE = 12  # years; younger faces are not compared by gender
 # Years that a step of 1 must change the age by, towards youth and towards old age. Below, the step
 # distorts the face instead.
 MIN_SLOPE = (0.5, 1.5)

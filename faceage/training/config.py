@@ -64,7 +64,8 @@ class TrainConfig:
         age_features: the projected discriminator also uses the encoder's age features.
         vgg: file of VGG19's weights (torchvision's .pth, or .safetensors); None: the one that
             `faceage weights fetch vgg19` has fetched.
-        embedder: file of a MobileNetV1 that was trained on identities, for losses.identity.
+        embedder: file of a MobileNetV1 that was trained on identities, for losses.identity and
+            losses.gender.
         weights: start from the generator in this weights file instead of random weights.
         discriminator: start from the discriminator in this training state (`state.pt` of a run).
         teacher: file of the age teacher (`faceage train-teacher`). The warm-up starts from it and
@@ -163,8 +164,9 @@ class TrainConfig:
                 problems.append(
                     "model.fine_level is trained on pairs given as data, without pairs and teacher"
                 )
-        if self.losses.identity and self.embedder is None:
-            problems.append("losses.identity needs an embedder: set embedder")
+        users = [f"losses.{n}" for n in ("identity", "gender") if getattr(self.losses, n)]
+        if users and self.embedder is None:
+            problems.append(f"{' and '.join(users)} needs an embedder: set embedder")
         if (self.teacher is None) != (self.distill_from is None):
             problems.append("teacher and distill_from are used together")
         if problems:

@@ -18,7 +18,12 @@ from faceage.imaging.skin import skin_window
 from faceage.models.decoders import displace
 from faceage.models.discriminators import AnyDiscriminator, Features
 from faceage.models.generator import FaceAgeModel, apply_change, group_log_probabilities
-from faceage.models.identity import IdentityEmbedder, remove_age_part
+from faceage.models.identity import (
+    GENDER_AGE,
+    IdentityEmbedder,
+    predict_gender,
+    remove_age_part,
+)
 from faceage.models.vgg import VggFeatures
 from faceage.models.windows import inner_mask
 
@@ -57,6 +62,8 @@ class LossWeights:
         wrong_age: extension; the discriminator also learns to reject real faces at a wrong group.
         identity: extension; 1 minus the cosine of the identity embeddings of the face and the aged
             inner face, without their part of age; not on pairs, whose targets show the person.
+        gender: extension; by how much the gender that these embeddings show moves towards the other
+            one, between faces of 12 and older; not on pairs.
         skin_tone: extension; by how much the colours of cheeks and nose change (`skin_change`); not
             on pairs.
     """
@@ -74,6 +81,7 @@ class LossWeights:
     paired_features: float = 0.0
     paired_texture: float = 0.0
     identity: float = 0.0
+    gender: float = 0.0
     skin_tone: float = 0.0
 
 
@@ -251,7 +259,7 @@ def generator_loss(
     age_views: Callable[[Tensor], Tensor],
     recon_fraction: float = 1.0,
     perceptual: "PerceptualLoss | None" = None,
-    identity: "IdentityLoss | None" = None,
+    embedding: "EmbeddingLosses | None" = None,
 ) -> tuple[Tensor, Terms, Features]:
     """The generator's losses, except for the age of the source face (`age_loss`).
 
@@ -260,7 +268,8 @@ def generator_loss(
         real: the discriminator's features of `batch.real`.
         age_views: gives that classifier's input: augmented inner faces.
         recon_fraction: the fraction of the batch used for the reconstruction and for the cycle.
-        perceptual, identity: required if their weights are not 0.
+        perceptual: required if its weight is not 0.
+        embedding: required if the weight of identity or gender is not 0.
 
     Returns:
         The total, its named terms, and the discriminator's features of the aged faces, detached.
@@ -282,8 +291,8 @@ def generator_loss(
     if weights.perceptual and perceptual is not None:
         terms["perceptual"] = perceptual(reconstruction, batch.faces[:part])
     guided = ~batch.paired  # pairs have a target picture
-    if weights.identity and identity is not None:
-        terms["identity"] = identity(
+    if embedding is not None:
+        terms |= embedding(
             batch.faces[guided], batch.source_age[guided], aged[guided], batch.target_age[guided]
         )
     if weights.skin_tone:
@@ -392,28 +401,45 @@ class PerceptualLoss(nn.Module):
         return torch.stack([F.l1_loss(*x.float().chunk(2)) for x in found]).mean()
 
 
-class IdentityLoss(nn.Module):
-    """1 minus the cosine similarity of identity embeddings, without their part of age.
+class EmbeddingLosses(nn.Module):
+    """Losses of identity and gender, on identity embeddings of the inner face.
 
     Args:
         embedder: the identity embedder.
         age_part: the mean embedding by age, from `fit_age_part`.
+        gender: the estimate of gender, from `fit_gender`; None computes no loss of gender.
     """
 
     age_part: Tensor
+    gender: Tensor | None
 
-    def __init__(self, embedder: IdentityEmbedder, age_part: Tensor) -> None:
+    def __init__(
+        self, embedder: IdentityEmbedder, age_part: Tensor, gender: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.embedder = embedder
         self.register_buffer("age_part", age_part)
+        self.register_buffer("gender", gender)
 
     def forward(
         self, faces: Tensor, source_age: Tensor, aged: Tensor, target_age: Tensor
-    ) -> Tensor:  # N,3,S,S in [-1, 1] and (N,) years, twice -> scalar
+    ) -> Terms:  # N,3,S,S in [-1, 1] and (N,) years, twice -> scalars
+        """`identity`: 1 minus the cosine similarity of the embeddings without their part of age.
+
+        `gender`: by how much the aged face's gender differs from the face's towards the other one.
+        """
         with torch.no_grad():
-            wanted = remove_age_part(self.embedder(faces), source_age, self.age_part)
+            wanted = self.embedder(faces)
         # With the source's hair: its change with age does not count.
         inner = inner_mask(faces.shape[-1], faces.device)
-        composite = inner * aged + (1 - inner) * faces
-        found = remove_age_part(self.embedder(composite), target_age, self.age_part)
-        return 1 - (wanted * found).sum(1).mean()
+        found = self.embedder(inner * aged + (1 - inner) * faces)
+        a = remove_age_part(wanted, source_age, self.age_part)
+        b = remove_age_part(found, target_age, self.age_part)
+        terms = {"identity": 1 - (a * b).sum(1).mean()}
+        if self.gender is not None:
+            before, after = predict_gender(wanted, self.gender), predict_gender(found, self.gender)
+            # A face that shows its gender more than most may show it as most do.
+            moved = before.sign() * (before.clamp(-1, 1) - after)
+            compared = torch.minimum(source_age, target_age) >= GENDER_AGE
+            terms["gender"] = (moved.relu() * compared).mean()
+        return terms

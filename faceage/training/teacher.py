@@ -144,7 +144,7 @@ class TeacherTrainer:
         self.progress = Progress(config.images, config.out)
         self.dataset = open_dataset(config.data, "train")
         self.faces = self._decode(self.dataset)
-        self.male = _genders(self.dataset)
+        self.male = self.dataset.male
         self.label_weights = down_weight_labels(self.dataset, self.faces.labels)
         self.val_dataset = open_dataset(config.data, "val")
         self.val = self._decode(self.val_dataset)
@@ -235,7 +235,7 @@ class TeacherTrainer:
         path = self.config.out / "teacher.safetensors"
         with self._autocast():
             ages, male = estimate(self.ema, self.val.images, self.val.labels.valid)
-        figures = measure(ages.cpu(), male.cpu(), self.val.labels, _genders(self.val_dataset))
+        figures = measure(ages.cpu(), male.cpu(), self.val.labels, self.val_dataset.male)
         self.progress.record(self.images_seen, figures)
         tensors = {
             name: (value.half() if value.ndim > 1 else value.float()).contiguous().cpu()
@@ -371,12 +371,6 @@ def measure(ages: Tensor, male: Tensor, labels: Labels, true_male: Tensor) -> di
     for group, name in enumerate(GROUP_NAMES):
         figures[f"val/recall {name}"] = (groups == true)[true == group].float().mean()
     return {name: round(float(value), 4) for name, value in figures.items()}
-
-
-def _genders(dataset: Dataset) -> Tensor:
-    """(N,) 1 for male, 0 for female, -1 where unknown."""
-    code = {"M": 1.0, "F": 0.0}
-    return torch.tensor([code.get(sample.gender, -1.0) for sample in dataset.samples])
 
 
 def _expected_age(distributions: Tensor) -> Tensor:  # N,101 -> (N,) years

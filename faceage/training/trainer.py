@@ -21,12 +21,12 @@ from faceage.ages import GROUPS
 from faceage.checkpoints import BatchNorm, read_tensors, recalibrate, save_weights
 from faceage.data.augmentation import inner_faces, whole_faces, whole_transforms
 from faceage.data.datasets import Dataset, EmptySplitError, Labels, open_dataset
-from faceage.errors import FaceAgeError
+from faceage.errors import ConfigError, FaceAgeError
 from faceage.files import make_folder
 from faceage.imaging.photos import Photo, save_photo
 from faceage.models.discriminators import Features
 from faceage.models.generator import FaceAgeModel
-from faceage.models.identity import IdentityEmbedder, fit_age_part
+from faceage.models.identity import GENDER_AGE, IdentityEmbedder, fit_age_part, fit_gender
 from faceage.models.vgg import VggFeatures
 from faceage.training import preview
 from faceage.training.batches import MAX_TARGET_AGE, StepPlan, TrainingData, load_data
@@ -35,7 +35,7 @@ from faceage.training.interruption import StopRequest, TrainingInterrupted
 from faceage.training.logging import Progress
 from faceage.training.losses import (
     DiscriminatorBatch,
-    IdentityLoss,
+    EmbeddingLosses,
     SynthesisBatch,
     Terms,
     age_loss,
@@ -146,7 +146,9 @@ class Trainer:
         self.networks, self.data, self.state, self.progress = networks, data, run, progress
         self._skipped_in_a_row = 0
         self._warmup_done = bool(config.warmup_images or config.weights)
-        self._identity = self._make_identity_loss() if config.losses.identity else None
+        self._embedding: EmbeddingLosses | None = None
+        if config.losses.identity or config.losses.gender:
+            self._embedding = self._make_embedding_losses()
 
     def run(self) -> Path:
         """Run the training loop; returns the exported weights file."""
@@ -287,7 +289,7 @@ class Trainer:
                 networks.age_views,
                 config.recon_fraction,
                 networks.perceptual,
-                self._identity,
+                self._embedding,
             )
         if config.losses.age and config.lr_encoder and config.model.decomposition:
             sources = images[: len(plan.index)]
@@ -350,19 +352,34 @@ class Trainer:
                 )
 
     @torch.no_grad()
-    def _make_identity_loss(self) -> IdentityLoss:
-        """The identity loss, with the mean embedding by age on balanced faces of the train set."""
+    def _make_embedding_losses(self) -> EmbeddingLosses:
+        """The losses on identity embeddings, fitted to balanced faces of the train set.
+
+        Raises:
+            ConfigError: no genders are known, but the loss of gender has a weight.
+        """
         assert self.config.embedder
         embedder = IdentityEmbedder(read_tensors(self.config.embedder), EMBEDDER_SIZE)
         embedder = self.networks.to_device(embedder)
-        embeddings, ages = [], []
+        parts, indices = [], []
         for images, index in self._calibration_batches():
-            labels = self._labels(index)
-            faces, _ = whole_faces(images, labels.valid, self.config.model.size)
+            faces, _ = whole_faces(images, self._labels(index).valid, self.config.model.size)
             with self._autocast():
-                embeddings.append(embedder(faces))
-            ages.append(labels.ages)
-        return IdentityLoss(embedder, fit_age_part(torch.cat(embeddings), torch.cat(ages)))
+                parts.append(embedder(faces))
+            indices.append(index)
+        embeddings, index = torch.cat(parts), torch.cat(indices)
+        ages = self._labels(index).ages
+        age_part = fit_age_part(embeddings, ages)
+        if not self.config.losses.gender:
+            return EmbeddingLosses(embedder, age_part)
+        male = self.data.dataset.male[index].to(self.device)
+        known = (male >= 0) & (ages >= GENDER_AGE)
+        if not 0 < male[known].mean() < 1:
+            raise ConfigError(
+                f"losses.gender needs women and men, and {self.data.dataset.name} names none.",
+                "Add the column gender (F or M) to its csv, or train with --set losses.gender=0.",
+            )
+        return EmbeddingLosses(embedder, age_part, fit_gender(embeddings[known], male[known]))
 
     # -- EMA weights -----------------------------------------------------------------------------
 

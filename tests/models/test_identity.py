@@ -1,9 +1,15 @@
-"""Identity embeddings without their part of age."""
+"""Identity embeddings: their part of age, and the gender they show."""
 
 import pytest
 import torch
 
-from faceage.models.identity import IdentityEmbedder, fit_age_part, remove_age_part
+from faceage.models.identity import (
+    IdentityEmbedder,
+    fit_age_part,
+    fit_gender,
+    predict_gender,
+    remove_age_part,
+)
 from faceage.models.mobilenet import MobileNet
 
 
@@ -20,6 +26,18 @@ def test_the_part_of_age_is_fitted_and_removed() -> None:
     found = remove_age_part(embeddings, ages[[1, 2]], age_part)
     assert found.norm(dim=1).tolist() == pytest.approx([1, 1])
     assert (found[0] @ found[1]).item() == pytest.approx(1)
+
+
+def test_the_gender_is_fitted() -> None:
+    torch.manual_seed(0)
+    male = (torch.rand(600, dtype=torch.float64) > 0.3).double()
+    people = 5 + torch.randn(600, 40, dtype=torch.float64)
+    people[:, 3] += 4 * male
+    gender = fit_gender(people[:300], male[:300])
+    predicted = predict_gender(people[300:], gender)
+    assert ((predicted > 0) == (male[300:] > 0.5)).double().mean() > 0.95
+    assert predicted.mean().item() == pytest.approx(2 * male[300:].mean().item() - 1, abs=0.1)
+    assert torch.isfinite(fit_gender(people[:20], male[:20])).all(), "fewer faces than numbers"
 
 
 def test_embeddings_of_any_crop_size() -> None:

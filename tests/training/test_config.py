@@ -30,7 +30,7 @@ def test_the_paper_has_its_five_losses_and_no_extension() -> None:
     config = _config("paper", vgg="vgg.safetensors")
     config.check()
     losses = dataclasses.asdict(config.losses)
-    extensions = {"target_age", "change", "wrong_age", "identity", "skin_tone"}
+    extensions = {"target_age", "change", "wrong_age", "identity", "gender", "skin_tone"}
     extensions |= {"paired", "paired_features", "paired_texture"}
     paper = {"reconstruction", "cycle", "adversarial", "age", "perceptual"}
     assert set(losses) == paper | extensions | {"r1"}

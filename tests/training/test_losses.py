@@ -18,7 +18,7 @@ from faceage.models.windows import inner_face
 from faceage.training.losses import (
     SKIN_TOLERANCE,
     DiscriminatorBatch,
-    IdentityLoss,
+    EmbeddingLosses,
     LossWeights,
     PerceptualLoss,
     SynthesisBatch,
@@ -428,7 +428,7 @@ def test_perceptual_loss(vgg: dict[str, Tensor]) -> None:
     assert a.grad.abs().sum() > 0
 
 
-# --- identity and skin tone -----------------------------------------------------------------------
+# --- identity, gender and skin tone ---------------------------------------------------------------
 
 
 def test_texture_counts_strength_and_not_place() -> None:
@@ -479,28 +479,28 @@ class _MeanColour(nn.Module):
 
 
 def test_identity_loss_is_one_minus_the_cosine() -> None:
-    loss = IdentityLoss(_MeanColour(), torch.zeros(3, 3))
+    loss = EmbeddingLosses(_MeanColour(), torch.zeros(3, 3))
     faces = torch.tensor([[1.0, 0, 0], [0, 1, 0]])[:, :, None, None].expand(2, 3, 8, 8)
     aged = torch.tensor([[2.0, 0, 0], [0, 0, 1]])[:, :, None, None].expand(2, 3, 8, 8)
     years = torch.tensor([30.0, 30])
-    assert loss(faces, years, faces, years).item() == pytest.approx(0)
-    assert loss(faces, years, aged, years).item() == pytest.approx(0.5)  # (0 + 1) / 2
+    assert loss(faces, years, faces, years)["identity"].item() == pytest.approx(0)
+    assert loss(faces, years, aged, years)["identity"].item() == pytest.approx(0.5)  # (0 + 1) / 2
 
 
 def test_identity_loss_is_of_the_inner_face() -> None:
-    loss = IdentityLoss(_MeanColour(whole=True), torch.zeros(3, 3))
+    loss = EmbeddingLosses(_MeanColour(whole=True), torch.zeros(3, 3))
     faces = torch.tensor([[1.0, 0, 0]])[:, :, None, None].expand(1, 3, 64, 64)
     aged = faces.clone()
     aged[..., :16, :] = torch.tensor([0.0, 1, 0])[:, None, None]  # hair
     years = torch.tensor([30.0])
-    assert loss(faces, years, aged, years).item() == pytest.approx(0, abs=1e-6)
+    assert loss(faces, years, aged, years)["identity"].item() == pytest.approx(0, abs=1e-6)
     aged[..., 32:40, 32:40] = torch.tensor([0.0, 1, 0])[:, None, None]
-    assert loss(faces, years, aged, years).item() > 1e-5
+    assert loss(faces, years, aged, years)["identity"].item() > 1e-5
 
 
 def test_identity_loss_ignores_what_depends_on_age_alone() -> None:
     age_part = torch.tensor([[0.2, 0, 0], [0.5, 0.5, 0], [0, 0, -1]])
-    loss = IdentityLoss(_MeanColour(), age_part)
+    loss = EmbeddingLosses(_MeanColour(), age_part)
     person = torch.tensor([0.3, -0.6, 0.2])
 
     def face(age: float) -> Tensor:
@@ -508,29 +508,50 @@ def test_identity_loss_ignores_what_depends_on_age_alone() -> None:
         return (person + powers @ age_part)[None, :, None, None].expand(1, 3, 8, 8)
 
     young, old = torch.tensor([5.0]), torch.tensor([70.0])
-    assert loss(face(5), young, face(70), old).item() == pytest.approx(0, abs=1e-6)
-    assert loss(face(5), young, face(70), young).item() > 0.1
+    assert loss(face(5), young, face(70), old)["identity"].item() == pytest.approx(0, abs=1e-6)
+    assert loss(face(5), young, face(70), young)["identity"].item() > 0.1
 
 
-def test_identity_and_skin_tone_leave_pairs_out(
+def test_gender_loss_counts_what_moves_towards_the_other_gender() -> None:
+    gender = torch.tensor([1.0, 0, 0, 0])  # the amount of red, 1 for men and -1 for women
+    loss = EmbeddingLosses(_MeanColour(), torch.zeros(3, 3), gender)
+
+    def find(before: float, after: float, source: float = 30, target: float = 40) -> float:
+        faces = [
+            torch.tensor([red, 1.0, 0])[None, :, None, None].expand(1, 3, 8, 8)
+            for red in (before, after)
+        ]
+        years = torch.tensor([source]), torch.tensor([target])
+        found: float = loss(faces[0], years[0], faces[1], years[1])["gender"].item()
+        return found
+
+    assert find(-0.8, -0.3) == pytest.approx(0.5)
+    assert find(-0.8, 0.6) == pytest.approx(1.4)
+    assert find(0.8, 0.3) == pytest.approx(0.5)
+    assert find(-0.8, -1.5) == find(0.8, 0.9) == 0
+    assert find(1.6, 1.1) == 0, "a face may show its gender as most do"
+    assert find(-0.8, 0.6, source=11) == find(-0.8, 0.6, target=8) == 0, "not of children"
+
+
+def test_embedding_and_skin_tone_leave_pairs_out(
     model: FaceAgeModel, discriminator: Discriminator
 ) -> None:
-    identity = IdentityLoss(_MeanColour(), torch.zeros(3, 3))
-    weights = LossWeights(identity=2, skin_tone=3, perceptual=0)
+    embedding = EmbeddingLosses(_MeanColour(), torch.zeros(3, 3), torch.tensor([1.0, -1, 0, 0.1]))
+    weights = LossWeights(identity=2, gender=4, skin_tone=3, perceptual=0)
     batch = replace(_batch(), paired=torch.tensor([True, False, True, False]))
     total, terms, _ = _terms(
-        model, discriminator, batch=batch, weights=weights, identity=identity, recon_fraction=1
+        model, discriminator, batch=batch, weights=weights, embedding=embedding, recon_fraction=1
     )
     aged = generate(model, batch)[0]
     real = [1, 3]
     years = batch.source_age[real], batch.target_age[real]
     faces = batch.faces[real]
-    assert terms["identity"].item() == pytest.approx(
-        identity(faces, years[0], aged[real], years[1]).item(), rel=1e-3
-    )
+    expected = embedding(faces, years[0], aged[real], years[1])
+    for name in ("identity", "gender"):
+        assert terms[name].item() == pytest.approx(expected[name].item(), rel=1e-3)
     assert terms["skin_tone"].item() == pytest.approx(
         skin_change(aged[real], faces).item(), rel=1e-3
     )
     others = sum(getattr(LossWeights(), name) * value for name, value in terms.items())
-    weighted = 2 * terms["identity"] + 3 * terms["skin_tone"]
+    weighted = 2 * terms["identity"] + 4 * terms["gender"] + 3 * terms["skin_tone"]
     assert total.item() == pytest.approx((others + weighted).item(), rel=1e-5)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -499,22 +500,44 @@ def test_learning_rates_rise(make: Callable[..., TrainConfig]) -> None:
     assert rates[0][1] < 0.1 < rates[-1][1] + 1e-9
 
 
-def test_a_run_with_the_identity_loss(make: Callable[..., TrainConfig], tmp_path: Path) -> None:
+@pytest.fixture
+def embedder(tmp_path: Path) -> Path:
+    """The weights of an identity embedder."""
     torch.manual_seed(0)
     tensors = {k: 0.1 * torch.randn_like(v) for k, v in MobileNet().state_dict().items()}
     save_file(tensors, tmp_path / "embedder.safetensors")
+    return tmp_path / "embedder.safetensors"
+
+
+def test_a_run_with_the_losses_on_embeddings(
+    make: Callable[..., TrainConfig], data: Path, tmp_path: Path, embedder: Path
+) -> None:
+    named = shutil.copytree(data, tmp_path / "named")
+    first, *rows = (data / "faces.csv").read_text().splitlines()
+    rows = [f"{row},{'FM'[number % 2]}" for number, row in enumerate(rows)]
+    (named / "faces.csv").write_text("\n".join([f"{first},gender", *rows]) + "\n")
     options: dict[str, Any] = {
-        "losses": LossWeights(perceptual=0, identity=1, skin_tone=1),
-        "embedder": tmp_path / "embedder.safetensors",
+        "data": str(named),
+        "losses": LossWeights(perceptual=0, identity=1, gender=1, skin_tone=1),
+        "embedder": embedder,
         "images": 32,
     }
     path = train(make(**options), "cpu")
     last = _stats(make(**options))[-1]
     assert 0 < last["loss/G/identity"] < 2
+    assert 0 <= last["loss/G/gender"] < 2
     assert last["loss/G/skin_tone"] > 0
     assert json.loads(load_weights(path)[1]["training"])["embedder"] == ""
-    with pytest.raises(ConfigError, match=r"losses\.identity needs an embedder"):
+    with pytest.raises(ConfigError, match=r"losses\.identity and losses\.gender needs an embedder"):
         train(make(**options | {"embedder": None}), "cpu")
+
+
+def test_the_loss_of_gender_needs_women_and_men(
+    make: Callable[..., TrainConfig], embedder: Path
+) -> None:
+    losses = LossWeights(perceptual=0, gender=1)
+    with pytest.raises(ConfigError, match=r"losses\.gender needs women and men"):
+        train(make(losses=losses, embedder=embedder), "cpu")
 
 
 def test_only_the_displacement_changes_in_its_part_of_the_training(
