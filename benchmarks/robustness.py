@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 import faceage
 from faceage.data.datasets import open_dataset
@@ -26,7 +26,8 @@ from faceage.imaging.photos import open_photo
 
 ROOT = Path(__file__).parent.parent
 PORTRAIT = ROOT / "examples" / "astronaut.jpg"
-PHOTOS = ((4000, 3000), (8660, 5774), (16000, 12500))  # px: 12, 50 and 200 megapixels
+# Width and height in px (12, 50 and 200 megapixels), and EXIF orientation.
+PHOTOS = ((4000, 3000, 1), (8660, 5774, 1), (16000, 12500, 1), (16000, 12500, 6))
 CROP_SIDE, CANVAS_SIDE = 220, 480  # px
 
 CASES = (
@@ -84,20 +85,25 @@ def report_memory() -> Iterator[str]:
     yield "| photo (JPEG) | command | memory, GB |"
     yield "|---|---|---|"
     with tempfile.TemporaryDirectory() as folder:
-        for width, height in PHOTOS:
-            path = Path(folder, f"{width * height / 1e6:.0f} megapixels.jpg")
-            write_photo(path, width, height)
+        for width, height, orientation in PHOTOS:
+            turned = "" if orientation == 1 else ", stored turned"
+            path = Path(folder, f"{width * height / 1e6:.0f} megapixels{turned}.jpg")
+            write_photo(path, width, height, orientation)
             for command in (("predict",), ("age", "--to", "70", "--force", "--out", folder)):
                 gigabytes = measure_memory(command[0], path, *command[1:])
                 yield f"| {path.stem} | `{command[0]}` | {gigabytes:.2f} |"
 
 
-def write_photo(path: Path, width: int, height: int) -> None:
-    """The example portrait, enlarged, on a plain ground."""
+def write_photo(path: Path, width: int, height: int, orientation: int) -> None:
+    """The example portrait, enlarged, on a plain ground; stored as the orientation says."""
     photo = Image.new("RGB", (width, height), (90, 110, 130))
     with Image.open(PORTRAIT) as portrait:
         photo.paste(portrait.resize((height, height)), ((width - height) // 2, 0))
-    photo.save(path, quality=90)
+    if orientation == 6:
+        photo = photo.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    photo.save(path, quality=90, exif=exif)
 
 
 # A process between this one and the measured one: a process begins with the peak of its parent.

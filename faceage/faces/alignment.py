@@ -10,6 +10,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from faceage.imaging.padding import padded_layers
+
 _MIN_INSIDE = 0.9  # of each edge of the valid box, the part that must lie within the photo
 
 
@@ -171,12 +173,13 @@ def _read_region(
     height, width = pixels.shape[:2]
     left, top = max(0, -x0), max(0, -y0)
     right, bottom = max(0, x1 - width), max(0, y1 - height)
-    region = pixels[max(0, y0) : min(y1, height), max(0, x0) : min(x1, width)]
+    region = padded_layers(pixels)[max(0, y0) : min(y1, height), max(0, x0) : min(x1, width)]
     if outside := left or top or right or bottom:
         region = cv2.copyMakeBorder(region, top, bottom, left, right, cv2.BORDER_REFLECT)
     if shrink > 1:
         small = (x1 - x0) // shrink, (y1 - y0) // shrink
         region = cv2.resize(region, small, interpolation=cv2.INTER_AREA)
+    region = region[..., :3]
     if outside:
         edges = (left / shrink, top / shrink, right / shrink, bottom / shrink)
         region = _blur_outside(region, edges, face.side / shrink)

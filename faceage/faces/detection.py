@@ -13,6 +13,7 @@ import numpy as np
 
 from faceage.errors import ConfigError, NoFaceError, WeightsError
 from faceage.faces.alignment import Face, apply, crop_face, to_crop, to_photo
+from faceage.imaging.padding import padded_layers
 
 MIN_SCORE = 0.6
 DETECTORS = ("yunet", "retinaface")
@@ -315,7 +316,7 @@ def _shrink(pixels: np.ndarray, scale: float) -> np.ndarray:
         return pixels
     height, width = pixels.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return _resize(pixels, size)
 
 
 def _halve_repeatedly(pixels: np.ndarray) -> list[np.ndarray]:
@@ -324,9 +325,14 @@ def _halve_repeatedly(pixels: np.ndarray) -> list[np.ndarray]:
     if max(pixels.shape[:2]) >= _HALVING_SIDE:
         while max(levels[-1].shape[:2]) >= 2 * _SMALL_SIDE and min(levels[-1].shape[:2]) > 1:
             height, width = (length // 2 for length in levels[-1].shape[:2])
-            even = levels[-1][: 2 * height, : 2 * width]
-            levels.append(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
+            even = padded_layers(levels[-1])[: 2 * height, : 2 * width]
+            levels.append(_resize(even, (width, height)))
     return levels
+
+
+def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A photo (H,W,3), or its padded layers (H,W,4), at a smaller size (width, height)."""
+    return cv2.resize(padded_layers(pixels), size, interpolation=cv2.INTER_AREA)[..., :3]
 
 
 def _crop_shrunk(levels: list[np.ndarray], face: Face, size: int) -> np.ndarray:

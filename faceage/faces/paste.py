@@ -110,7 +110,7 @@ def add_change(pixels: np.ndarray, face: Face, change: np.ndarray, mask: np.ndar
         delta = _warp_to_photo(change, face, part)
         delta *= weight[..., None]
         strip = pixels[part[1] : part[3], x0:x1]
-        cv2.add(strip, delta, dst=strip, dtype=depth)  # rounds and clips
+        strip[:] = cv2.add(strip, delta, dtype=depth)  # rounds and clips
 
 
 def _warp_to_photo(image: np.ndarray, face: Face, bounds: tuple[int, int, int, int]) -> np.ndarray:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 
+from faceage.imaging.padding import allocate_padded, padded_layers
+
 _STRIP = 64  # rows that are converted at a time
-# Larger JPEGs are decoded by OpenCV, which gives the same pixels: Pillow needs 4 bytes a pixel
-# beside the 3 of the array.
+# Larger JPEGs are decoded by OpenCV, which gives the same pixels, into padded arrays: Pillow needs
+# 4 bytes a pixel beside the 3 of other arrays, to read a picture and to write it.
 _LARGE_JPEG = 1 << 26  # px
 
 Encoded = Path | bytes  # a picture file, or its content
@@ -27,6 +29,7 @@ _TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
+_INVERSE = {6: 8, 8: 6}  # the orientation that undoes another; all others undo themselves
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,23 +138,30 @@ def _is_large_jpeg(image: Image.Image) -> bool:
 
 
 def _decode_jpeg(encoded: Encoded, orientation: int, size: tuple[int, int]) -> np.ndarray | None:
-    """The pixels of a JPEG of `size` (W,H) in colour, upright; None if OpenCV cannot decode it."""
+    """The pixels of a JPEG of `size` (W,H) in colour, upright; None if OpenCV cannot decode it.
+
+    The array is padded, see `allocate_padded`.
+    """
     import cv2
 
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = None
-    if not isinstance(encoded, bytes):
-        pixels = _read_by_opencv(encoded, flags, np.empty((size[1], size[0], 3), np.uint8))
+    width, height = size
+    upright = allocate_padded(*((width, height) if orientation >= 5 else (height, width)))
+    if orientation in _TO_UPRIGHT:
+        stored = _TO_UPRIGHT[_INVERSE.get(orientation, orientation)](upright)
+        room = np.empty((height, width, 3), np.uint8)
+    else:  # decoded into the end of the array, and moved to its place from the first row on
+        stored = upright
+        room = padded_layers(upright).reshape(-1)[height * width :].reshape(height, width, 3)
+    pixels = None if isinstance(encoded, bytes) else _read_by_opencv(encoded, flags, room)
     if pixels is None:  # bytes, or a path that OpenCV cannot open, as some on Windows
         pixels = _decode_by_opencv(encoded, flags)
-    if pixels is None:
+    if pixels is None or pixels.shape != room.shape:
         return None
-    for top in range(0, len(pixels), _STRIP):
-        strip = pixels[top : top + _STRIP]
-        strip[:] = strip[..., ::-1]  # OpenCV's order is BGR
-    return np.ascontiguousarray(
-        _TO_UPRIGHT[orientation](pixels) if orientation in _TO_UPRIGHT else pixels
-    )
+    for top in range(0, height, _STRIP):
+        rows = slice(top, top + _STRIP)
+        stored[rows] = pixels[rows, :, ::-1].copy()  # OpenCV's order is BGR
+    return upright
 
 
 def _decode_by_opencv(encoded: Encoded, flags: int) -> np.ndarray | None:

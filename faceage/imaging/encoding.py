@@ -10,6 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from faceage.imaging.decoding import to_8_bit
 from faceage.imaging.metadata import make_exif
+from faceage.imaging.padding import is_padded, padded_layers
 
 if TYPE_CHECKING:
     from faceage.imaging.photos import Photo
@@ -76,6 +77,10 @@ def encode_picture(
         layers = pixels if alpha is None else np.dstack([pixels, alpha.astype(np.uint16)])
         encode = _encode_16_bit_png if format_name == "PNG" else _encode_16_bit_tiff
         return encode(layers, options)
+    if format_name == "JPEG" and not grey and is_padded(pixels):
+        size = pixels.shape[1], pixels.shape[0]
+        image = Image.frombuffer("RGBX", size, padded_layers(pixels), "raw", "RGBX", 0, 1)
+        return _save(image, format_name, options)
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if grey else pixels))
     if alpha is not None:
         image.putalpha(Image.fromarray(to_8_bit(alpha)))
