@@ -5,14 +5,14 @@ order does not depend on how they are loaded.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
 
 import torch
 from torch import Tensor
 
-from faceage.data.datasets import Dataset, DecodedDataset, Labels
+from faceage.data.datasets import Dataset, Labels
 from faceage.data.loading import JoinedDatasets, Pictures, decoded_bytes, free_memory, load
 from faceage.data.sampling import InfiniteSampler, MatchedSampler, PairSampler, draw_weights
 from faceage.distributed import Processes
@@ -163,14 +163,12 @@ def load_data(
         DataError: a picture is missing or damaged.
     """
     side = picture_side(config)
-    memory = memory_budget(config)
-    loaded: list[Pictures] = []
-    for dataset in (train_set, val_set, *([pairs_set] if pairs_set else [])):
+    pictures: dict[Dataset, Pictures] = {}
+    datasets = [train_set, val_set, *([pairs_set] if pairs_set else [])]
+    for dataset, memory in decoded_sizes(config, datasets).items():
         with progress.task(f"decoding {dataset.name}", len(dataset)) as advance:
-            loaded.append(load(dataset, side, memory, config.workers, advance))
-        if isinstance(loaded[-1], DecodedDataset):
-            memory -= decoded_bytes(dataset, side)
-    train, val, *pairs = loaded
+            pictures[dataset] = load(dataset, side, memory, config.workers, advance)
+    train, val, *pairs = (pictures[dataset] for dataset in datasets)
     if config.model.fine_level:
         return TrainingData(
             train_set, train, val, StepPlanner(config, processes, train.labels, None)
@@ -191,6 +189,25 @@ def picture_side(config: TrainConfig) -> int:
     trains_classifier = config.model.decomposition and (config.warmup_images or config.lr_encoder)
     size = config.model.fine_size if config.model.fine_level else config.model.size
     return max(size, config.model.classifier_crop) if trains_classifier else size
+
+
+def decoded_sizes(config: TrainConfig, datasets: Sequence[Dataset]) -> dict[Dataset, int]:
+    """The bytes of each dataset's pictures in memory; 0 of those that are decoded while training.
+
+    The first ones are decoded at once, as long as they fit. For a fine level, the pictures of the
+    train set are held twice: as they are, and displaced.
+
+    Args:
+        datasets: the train set, then others; a dataset may be there twice.
+    """
+    side, memory, sizes = picture_side(config), memory_budget(config), {}
+    if config.model.fine_level:
+        memory -= decoded_bytes(datasets[0], side)
+    for dataset in dict.fromkeys(datasets):
+        size = decoded_bytes(dataset, side)
+        sizes[dataset] = size if size <= memory else 0
+        memory -= sizes[dataset]
+    return sizes
 
 
 def memory_budget(config: TrainConfig) -> float:

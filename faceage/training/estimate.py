@@ -12,15 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faceage.checkpoints import read_tensors
 from faceage.data.datasets import Dataset, open_dataset
-from faceage.data.loading import decoded_bytes, free_memory
+from faceage.data.loading import free_memory
 from faceage.devices import pick_device
 from faceage.distributed import Processes
 from faceage.errors import ConfigError
 from faceage.models.discriminators import make_discriminator
 from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
-from faceage.training.batches import load_data, memory_budget, picture_side
+from faceage.training.batches import decoded_sizes, load_data
 from faceage.training.config import TrainConfig, find_vgg, to_dict
+from faceage.training.fine_level import FineLevelTrainer
 from faceage.training.logging import Progress
 from faceage.training.provenance import describe_data
 from faceage.training.state import RunState, make_replay_buffer
@@ -57,18 +58,21 @@ def inspect_run(config: TrainConfig, device: str = "auto") -> dict[str, Any]:
     except ConfigError as error:
         missing.append(str(error))
         vgg = _random_vgg()
-    side = picture_side(config)
-    in_memory = decoded_bytes(train_set, side) <= memory_budget(config)
+    sizes = decoded_sizes(config, list(datasets.values()))
     trainer = _small_trainer(config, where, train_set, val_set, pairs_set, vgg)
     time_report, activations = _measure_steps(config, trainer)
-    if in_memory:
-        time_report["decoding_minutes"] = len(train_set) * seconds / 60
+    decoded = sum(len(dataset) for dataset, size in sizes.items() if size)
+    if decoded:
+        time_report["decoding_minutes"] = decoded * seconds / 60
     memory = {
-        "pictures_gb": decoded_bytes(train_set, side) / GB if in_memory else 0.0,
+        "pictures_gb": sum(sizes.values()) / GB,
         "networks_gb": _count_bytes(_network_tensors(trainer)) / GB,
         "activations_gb": activations / GB,
         "replay_buffer_gb": _replay_bytes(config, trainer) / GB,
     }
+    if isinstance(trainer, FineLevelTrainer):
+        held = _count_bytes([*trainer.pairs]) / len(trainer.pairs.target)
+        memory["changes_gb"] = held * len(train_set) / GB
     memory["total_gb"] = sum(memory.values())
     free = free_memory() / GB
     if where.type == "cpu" and memory["total_gb"] > free:
@@ -81,7 +85,7 @@ def inspect_run(config: TrainConfig, device: str = "auto") -> dict[str, Any]:
         "device": str(where),
         "data": {
             **{name: describe_data(dataset) for name, dataset in datasets.items()},
-            "decoded": "into memory" if in_memory else "while training",
+            "decoded": "into memory" if sizes[train_set] else "while training",
         },
         "cost": count_cost(config),
         "memory": _rounded(memory),

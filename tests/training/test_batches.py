@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from faceage.data.datasets import DecodedDataset, Labels
+from faceage.data.datasets import Dataset, DecodedDataset, Labels, Sample
 from faceage.distributed import Processes
 from faceage.training import batches
 from faceage.training.batches import StepPlanner, memory_budget
@@ -125,6 +125,27 @@ def test_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory_budget(replace(CONFIG, memory_gb=2)) == 2e9
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert memory_budget(CONFIG) == 1 << 30
+
+
+def test_which_datasets_are_decoded_at_once() -> None:
+    train, val, pairs = (
+        Dataset("noise", Path(), [Sample("0.png", 3, 30.0)] * count) for count in (10, 4, 20)
+    )
+    side = batches.picture_side(CONFIG)
+    one = side * side * 3
+    config = replace(CONFIG, memory_gb=15 * one / 1e9)
+    sizes = batches.decoded_sizes(config, [train, val, pairs])
+    assert sizes == {train: 10 * one, val: 4 * one, pairs: 0}
+    assert batches.decoded_sizes(config, [train, train]) == {train: 10 * one}
+
+
+def test_a_fine_level_holds_its_pictures_twice() -> None:
+    train = Dataset("noise", Path(), [Sample("0.png", 3, 30.0)] * 10)
+    config = replace(CONFIG, model=replace(CONFIG.model, fine_level=True))
+    one = batches.picture_side(config) ** 2 * 3
+    for fitting, memory in ((10 * one, 21), (0, 19)):
+        small = replace(config, memory_gb=memory * one / 1e9)
+        assert batches.decoded_sizes(small, [train, train]) == {train: fitting}
 
 
 def test_colours_are_measured_in_the_order_of_the_faces(labels: Labels) -> None:

@@ -53,7 +53,7 @@ def test_a_newcomer_without_vgg19(data: Path) -> None:
     assert speed["hours"] == pytest.approx(expected / 3600, rel=0.02)
     memory = report["memory"]
     assert memory["total_gb"] == pytest.approx(sum(memory.values()) / 2, rel=0.02)
-    assert memory["pictures_gb"] == pytest.approx(15 * 64 * 64 * 3 / 1e9, rel=0.01)
+    assert memory["pictures_gb"] == pytest.approx(18 * 64 * 64 * 3 / 1e9, rel=0.01)
     assert not (data.parent / "run").exists()
 
 
@@ -111,6 +111,11 @@ def test_a_fine_level(tmp_path: Path, tiny_weights: Path) -> None:
     report = inspect_run(_config(pairs, "fine-level", *settings), "cpu")
     assert report["cost"]["gmac_refine"] > 0
     assert set(report["time"]) == {"synthesis_images_per_second", "hours", "decoding_minutes"}
+    side = 4 * TINY.size
+    pictures = 12 * side * side * 3  # once, as train and val set are the same
+    changes = 12 * (side * side * 3 + TINY.size * TINY.size * 3 * 2 + 8)
+    assert report["memory"]["pictures_gb"] == pytest.approx(pictures / 1e9, rel=0.01)
+    assert report["memory"]["changes_gb"] == pytest.approx(changes / 1e9, rel=0.01)
 
 
 def test_missing_pictures_of_pairs(data: Path, tmp_path: Path) -> None:
