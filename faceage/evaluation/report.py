@@ -48,6 +48,9 @@ TABLES = [
     (APPEARANCE, "Identity", "targets", "top1 similarity",
      """Top-1 retrieval: of all unchanged faces, the input is the most similar; adults only. It is
      perfect without any change: see the predicted ages, too."""),
+    (APPEARANCE, "Gender", "targets", "women men",
+     """Of faces of 12 and older that show their labelled gender, how many still do. It is predicted
+     by a linear estimate on the identity evaluator's embeddings, fitted to other real faces."""),
     (APPEARANCE, "Sharpness", "targets", "sharpness_before sharpness_after sharpness_ratio",
      "Laplacian variance of the inner face: medians."),
     (APPEARANCE, "Lightness of the skin", "targets", "skin_darkest skin_lightest",

@@ -74,6 +74,7 @@ class Scores:
     rising: Measured = measured("aged: steps at which the age rises, %")
     rank_correlation: Measured = measured("aged: rank correlation with target", 2)
     top1: Measured = measured("aged: identity, top-1 retrieval, %")
+    gender: Measured = measured("aged: gender kept, %")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class TargetResult:
     bias: Measured = measured("bias, years")
     top1: Measured = measured("top-1 retrieval, %")
     similarity: Measured = measured("cosine similarity", 2)
+    women: Measured = measured("women, %")
+    men: Measured = measured("men, %")
     sharpness_before: Measured = measured("before", 0)
     sharpness_after: Measured = measured("after", 0)
     sharpness_ratio: Measured = measured("ratio", 2)

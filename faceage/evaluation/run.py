@@ -28,7 +28,11 @@ SWEEP = (2.0, *(float(age) for age in range(5, 90, 5)))  # years: the targets of
 BIAS_TARGETS = (3.0, 24.0, 34.0, 44.0, 54.0, 65.0)  # years, for the bias against real faces
 REPORTS = ("report.json", "report.md", "report.html")
 
-_NEEDED = {"age": "predicted ages", "identity": "identity", "perceptual": "LPIPS and distances"}
+_NEEDED = {
+    "age": "predicted ages",
+    "identity": "identity and gender",
+    "perceptual": "LPIPS and distances",
+}
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from faceage.ages import GROUP_NAMES, GROUPS, MIN_AGE, YEARS
 from faceage.distributions import nearest_group, summarize_distribution
 from faceage.evaluation import metrics
-from faceage.evaluation.common import Floats, Indices, Inputs
+from faceage.evaluation.common import Flags, Floats, Indices, Inputs
 from faceage.evaluation.measure import Arrays
 from faceage.evaluation.results import (
     RANGES,
@@ -21,12 +23,15 @@ from faceage.evaluation.results import (
     Scores,
     TargetResult,
 )
+from faceage.models.identity import GENDER_AGE, fit_gender
 
 ADULT = 15.0  # years from which on a face is compared with its identity at other ages
 IDENTITY_TARGETS = (10.0, 30.0, 50.0, 70.0)  # years, of the score of identity
 NEAR = 3.0  # years between a target and the labels of the real faces it is compared with
 
 _EDGES = np.arange(YEARS + 1) + MIN_AGE - 0.5  # year k reaches from k - .5 to k + .5
+_FOLDS = 10  # sets of faces, each of whose genders is estimated from the others
+_LEAST = 50  # women, and men, that an estimate of gender needs
 _HALVES = 200  # pairs of half sets that give the interval of a distance
 
 Values = dict[str, Floats]  # one value per face, by the field of a result
@@ -60,6 +65,38 @@ class AgedResults:
         found = metrics.top1_retrieval(queries, gallery, self.own)
         return {"top1": np.where(np.isnan(similarity), np.nan, found), "similarity": similarity}
 
+    def gender_kept(self, target: float) -> Floats | None:
+        """Whether each face still shows its gender, (N,); None for children, or if unknown.
+
+        nan for children, and where the unchanged face does not show its labelled gender.
+        """
+        queries, inputs, own = self.arrays.get(("embedding", target)), self.inputs, self.own
+        if queries is None or target < GENDER_AGE or self._gender_estimates is None:
+            return None
+        weights = self._gender_estimates[own % _FOLDS]  # N,D + 1
+        before, after = (
+            (rows * weights[:, :-1]).sum(1) + weights[:, -1]
+            for rows in (self.real["embedding"][own], queries)
+        )
+        sign = np.where(inputs.genders[own] == "M", 1.0, -1.0)
+        shown = _show_gender(inputs)[own] & (before * sign > 0) & np.isfinite(after)
+        return np.where(shown, after * sign > 0, np.nan)
+
+    @cached_property
+    def _gender_estimates(self) -> Floats | None:
+        """Estimates of gender, (F,D + 1), each fitted to real faces without one of F folds.
+
+        A face is in the fold of its index modulo F. None if there are too few women or men.
+        """
+        embeddings, male = self.real["embedding"], self.inputs.genders == "M"
+        known = _show_gender(self.inputs) & np.isfinite(embeddings).all(1)
+        if min((known & male).sum(), (known & ~male).sum()) < _LEAST:
+            return None
+        folds = np.arange(len(known)) % _FOLDS
+        used = [known & (folds != fold) for fold in range(_FOLDS)]
+        x, y = torch.from_numpy(embeddings), torch.from_numpy(male)
+        return np.stack([fit_gender(x[part], y[part]).numpy() for part in used])
+
     def scores(self) -> Values:
         """The values of the scores about aged faces, (N,)."""
         differences = ("reconstruction_l1", "reconstruction_lpips", "cycle_l1", "cycle_lpips")
@@ -68,6 +105,7 @@ class AgedResults:
         columns = {
             "in_range": [contain(span, ages) for span, ages in reached if ages is not None],
             "top1": [pair["top1"] for t in IDENTITY_TARGETS if (pair := self.identity(t))],
+            "gender": [kept for t in self.sweep if (kept := self.gender_kept(t)) is not None],
         }
         if (errors := self.errors()) is not None:
             columns["control_mae"] = list(np.abs(errors).T)
@@ -202,6 +240,10 @@ class Summarizer:
 
     def _target(self, aged: AgedResults, target: float) -> TargetResult:
         found = self.means(aged.identity(target))
+        if (kept := aged.gender_kept(target)) is not None:
+            genders = self.inputs.genders[aged.own]
+            found |= {"women": self.mean(kept[genders == "F"])}
+            found |= {"men": self.mean(kept[genders == "M"])}
         if (ages := aged.arrays.get(("predicted_age", target))) is not None:
             real = aged.real["predicted_age"][np.abs(self.inputs.ages - target) <= NEAR]
             values = {"predicted_age": ages, "mae": np.abs(ages - target), "real_age": real}
@@ -228,6 +270,11 @@ def contain(span: AgeRange, ages: Floats) -> Floats:
     """1 where an age (its nearest whole year) is in the range, 0 where not, nan for nan."""
     whole = np.floor(ages + 0.5)
     return np.where(np.isnan(whole), np.nan, (whole >= span.low) & (whole < span.high))
+
+
+def _show_gender(inputs: Inputs) -> Flags:
+    """Which faces are old enough to show a gender, and have one in their labels."""
+    return np.isin(inputs.genders, ("F", "M")) & (inputs.ages >= GENDER_AGE)
 
 
 def _row_means(values: Floats) -> Floats:  # N,T -> (N,)

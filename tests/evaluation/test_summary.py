@@ -272,6 +272,37 @@ def test_identity_is_unknown_without_an_embedding() -> None:
     assert found.scores.top1.count == 1
 
 
+def test_gender_kept() -> None:
+    """Women and men in turn, 70 of each, who differ in the second number of the embedding."""
+    count = 140
+    inputs = labelled([40] * count)
+    inputs.ages[4] = 8  # a girl
+    inputs.genders[7] = ""
+    angle = 0.5 * np.where(np.arange(count) % 2, 1, -1) + 0.1 * np.cos(np.arange(count))
+    angle[10] *= -1  # a woman who does not show it
+    real = np.stack([np.cos(angle), np.sin(angle)], 1)
+    own = np.arange(12)
+    kept, changed = real[own], real[own].copy()
+    changed[[0, 3, 4, 7, 10]] *= [1, -1]
+    changed[2] = NAN
+    flat = dict.fromkeys(("sharpness", "skin"), np.ones(len(own)))
+    arrays = dict(flat) | {
+        (name, target): flat[name] for target in (5.0, 30.0, 50.0) for name in flat
+    }
+    arrays |= {("embedding", t): rows for t, rows in ((5.0, kept), (30.0, changed), (50.0, kept))}
+    found = AgedResults(arrays, [5.0, 30.0, 50.0], [30.0, 50.0], own, {"embedding": real}, inputs)
+    result = summarizer(inputs).aged(found, {}, info=INFO)
+    child, first, second = result.targets
+    assert child.women is child.men is None
+    assert (first.women.count, first.men.count) == (3, 5)  # faces 0, 6, 8; and 1, 3, 5, 9, 11
+    assert value(first.women) == pytest.approx(2 / 3, abs=1e-5)
+    assert value(first.men) == pytest.approx(4 / 5)
+    assert value(second.women) == value(second.men) == 1
+    assert value(result.scores.gender) == pytest.approx((7 * 1 + 2 * 0.5) / 9, abs=1e-5)
+    few = AgedResults(arrays, [30.0], [30.0], own, {"embedding": real[:80]}, labelled([40] * 80))
+    assert few.gender_kept(30.0) is None
+
+
 def test_the_score_of_identity_is_of_its_own_targets() -> None:
     retrieved, confused = [[1, 0], [0, 1], [1, 0]], [[0, 1], [1, 0], [1, 0]]
     found = aged([10.0, 20.0], embedding={10.0: retrieved, 20.0: confused})
