@@ -291,17 +291,17 @@ def generator_loss(
     if weights.perceptual and perceptual is not None:
         terms["perceptual"] = perceptual(reconstruction, batch.faces[:part])
     guided = ~batch.paired  # pairs have a target picture
+    faces, ages = batch.faces[guided], batch.target_age[guided]
+    # What is painted beyond the photo's border is not in the result, and must not pass for an age.
+    shown = faces + batch.mask[guided] * (aged[guided] - faces)
     if embedding is not None:
-        terms |= embedding(
-            batch.faces[guided], batch.source_age[guided], aged[guided], batch.target_age[guided]
-        )
+        terms |= embedding(faces, batch.source_age[guided], shown, ages)
     if weights.skin_tone:
-        terms["skin_tone"] = skin_change(aged[guided], batch.faces[guided])
+        terms["skin_tone"] = skin_change(shown, faces)
     if weights.target_age:
-        ages, groups = batch.target_age[guided], batch.target_group[guided]
+        groups = batch.target_group[guided]
         exact = torch.ones_like(groups, dtype=torch.bool)
-        logits = ema.classify(age_views(aged[guided]))
-        terms["target_age"] = age_loss(logits, ages, groups, exact)
+        terms["target_age"] = age_loss(ema.classify(age_views(shown)), ages, groups, exact)
     if weights.change:
         terms["change"] = size
     if weights.paired and batch.paired.any():

@@ -273,7 +273,8 @@ def test_generate_reconstructs_a_fraction(model: FaceAgeModel) -> None:
 def _terms(model: FaceAgeModel, discriminator: Discriminator, **options: object):
     batch = options.pop("batch", _batch())
     real = batch.extract_features(discriminator, batch.real)
-    return generator_loss(model, model, discriminator, batch, real, age_views=_view, **options)
+    options.setdefault("age_views", _view)
+    return generator_loss(model, model, discriminator, batch, real, **options)
 
 
 def _view(faces: Tensor) -> Tensor:
@@ -323,6 +324,25 @@ def test_without_a_change_the_reconstruction_is_exact(discriminator: Discriminat
     batch = _batch()
     (expected,) = discriminator.extract_features(batch.faces * batch.shared_mask)
     assert torch.allclose(aged[0], expected, atol=1e-5)
+
+
+def test_what_is_painted_beyond_the_photo_does_not_count_as_age(
+    model: FaceAgeModel, discriminator: Discriminator
+) -> None:
+    batch = _batch()
+    batch.mask[..., :10, :] = 0
+    seen: list[Tensor] = []
+
+    def age_views(faces: Tensor) -> Tensor:
+        seen.append(faces)
+        return _view(faces)
+
+    weights = LossWeights(target_age=1, perceptual=0)
+    _terms(model, discriminator, batch=batch, weights=weights, age_views=age_views)
+    aged = generate(model, batch)[0]
+    assert torch.equal(seen[0][..., :10, :], batch.faces[..., :10, :])
+    assert torch.allclose(seen[0][..., 10:, :], aged[..., 10:, :], atol=1e-5)
+    assert not torch.allclose(aged, batch.faces, atol=1e-2)
 
 
 def test_the_target_age_loss_has_no_gradients_for_classifiers(
