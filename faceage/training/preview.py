@@ -19,6 +19,7 @@ from faceage.models.generator import (
     expected_age,
     group_log_probabilities,
 )
+from faceage.models.tta import decode_tta, encode_tta
 
 BATCH = 64
 SAMPLE_FACES, SAMPLE_AGES = 8, (3, 10, 20, 35, 50, 65, 80)
@@ -54,7 +55,10 @@ def measure_accuracy(
 
 @torch.no_grad()
 def draw_samples(model: FaceAgeModel, dataset: Pictures, device: torch.device) -> Image.Image:
-    """A contact sheet of a few faces, the same ones in every call, each at `SAMPLE_AGES`."""
+    """A contact sheet of a few faces, the same ones in every call, each at `SAMPLE_AGES`.
+
+    Computed as in use, with the mean over views and the limit of colours, but not pasted.
+    """
     picks = torch.linspace(0, len(dataset) - 1, min(SAMPLE_FACES, len(dataset))).long()
     (images,) = dataset.batches([picks])
     source_ages = dataset.labels.ages[picks].to(device)
@@ -63,9 +67,9 @@ def draw_samples(model: FaceAgeModel, dataset: Pictures, device: torch.device) -
     for image, source_age in zip(images, source_ages, strict=True):
         picture = _to_input(image[None], device)
         face = F.interpolate(picture, model.config.size, mode="area")
-        encoded = model.encode(face).select(torch.zeros_like(targets, dtype=torch.long))
+        views, index = encode_tta(model, face), torch.zeros_like(targets, dtype=torch.long)
         source = None if model.config.decomposition else source_age.expand(len(targets))
-        change = model.decode(encoded, targets, source)
+        change = decode_tta(model, views, index, targets, source)
         if model.config.fine_level:
             face = F.interpolate(picture, model.config.fine_size, mode="area")
             change = model.refine(face.expand(len(targets), -1, -1, -1), change)
