@@ -11,7 +11,7 @@ Files are not trusted. Before memory is allocated for a network, its options are
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def interpolate_weights(before: Path, after: Path, fraction: float, out: Path) -
     training can be interpolated, and often combine the strengths of both ends.
 
     Args:
+        before, after: of one architecture; a fine level that only one of them has is kept as it is.
         fraction: the weight of `after`, from 0 to 1.
         out: the file to write, with the metadata of `after`; the figures, which are of age
             estimation, only if both have the same classifier.
@@ -85,17 +86,23 @@ def interpolate_weights(before: Path, after: Path, fraction: float, out: Path) -
         WeightsError: a file is missing or damaged, or the models differ in their architecture.
         OutputError: `out` cannot be written.
     """
-    (first, _), (model, metadata) = load_weights(before), load_weights(after)
-    if first.config != model.config:
+    (first, former), (second, metadata) = load_weights(before), load_weights(after)
+    if replace(first.config, fine_level=second.config.fine_level) != second.config:
         raise WeightsError(f"{before} and {after} differ in architecture.", "Give related weights.")
-    others, state = first.state_dict(), model.state_dict()
-    shared = [name for name in state if name.split(".")[0] in SHARED]
-    if not all(torch.equal(others[name], state[name]) for name in shared):
+    ends = first.state_dict(), second.state_dict()
+    shared = [name for name in ends[1] if name.split(".")[0] in SHARED]
+    if not all(torch.equal(ends[0][name], ends[1][name]) for name in shared):
         metadata.pop("figures", None)
+    model = second
+    if first.config.fine_level and not second.config.fine_level:
+        model = first
+        metadata |= {k: v for k, v in former.items() if k == "fine_level"}
     with torch.no_grad():
-        for name, value in state.items():
-            if value.dtype.is_floating_point:
-                value.copy_(torch.lerp(others[name], value, fraction))
+        for name, value in model.state_dict().items():
+            if name not in ends[0] or name not in ends[1]:
+                continue  # of a fine level that one of the two has
+            a, b = (end[name].clone() for end in ends)
+            value.copy_(torch.lerp(a, b, fraction) if value.dtype.is_floating_point else b)
     described = {"before": hub.file_sha256(before), "after": hub.file_sha256(after)}
     metadata["interpolated"] = json.dumps(described | {"fraction": fraction})
     return save_weights(out, model, metadata)

@@ -475,6 +475,27 @@ def test_recalibration_takes_the_mean_over_the_batches() -> None:
 # --- interpolation --------------------------------------------------------------------------------
 
 
+def test_interpolation_keeps_a_fine_level(
+    tmp_path: Path, tiny_weights: Path, fine_weights: Path
+) -> None:
+    fine, _ = load_weights(fine_weights)
+    model, _ = load_weights(tiny_weights)
+    with torch.no_grad():
+        model.decoder.residual.weight.add_(1)
+    save_weights(tmp_path / "tuned.safetensors", model, {"licence": "none"})
+    save_weights(tmp_path / "fine.safetensors", fine, {"fine_level": "its own run"})
+    paths = tmp_path / "fine.safetensors", tmp_path / "tuned.safetensors"
+    for before, after in (paths, paths[::-1]):
+        out = interpolate_weights(before, after, 0.5, tmp_path / "mean.safetensors")
+        mean, metadata = load_weights(out)
+        assert mean.config.fine_level
+        assert metadata["fine_level"] == "its own run"
+        for name, value in mean.fine_level.state_dict().items():
+            assert torch.equal(value, fine.fine_level.state_dict()[name])
+        expected = (fine.decoder.residual.weight + model.decoder.residual.weight) / 2
+        assert torch.allclose(mean.decoder.residual.weight, expected, atol=1e-3)
+
+
 def test_interpolated_weights_lie_between(tmp_path: Path) -> None:
     first, second = FaceAgeModel(TINY), FaceAgeModel(TINY)
     second.encoder.load_state_dict(first.encoder.state_dict())

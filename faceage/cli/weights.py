@@ -96,9 +96,12 @@ def weights_verify(
 @command
 def weights_interpolate(
     before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="Weights that the fine-tuning started from.")
+        str,
+        typer.Argument(metavar="BEFORE", help="Name or file that the fine-tuning started from."),
     ],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="The fine-tuned weights.")],
+    after: Annotated[
+        str, typer.Argument(metavar="AFTER", help="Name or file of the fine-tuned weights.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")],
     fraction: Annotated[float, typer.Option(min=0, max=1, help="The part of AFTER.")] = 0.5,
     force: ForceOption = False,
@@ -108,7 +111,7 @@ def weights_interpolate(
     from faceage.files import check_free
 
     check_free([out], force)
-    typer.echo(str(interpolate_weights(before, after, fraction, out)))
+    typer.echo(str(interpolate_weights(hub.find(before), hub.find(after), fraction, out)))
 
 
 def _printable(text: str) -> str:

@@ -84,3 +84,13 @@ def test_retinaface_that_was_not_fetched(run, astronaut: Path, tiny_weights: Pat
         "error: The weights 'retinaface' are not on this machine."
         " Get them with: faceage weights fetch retinaface"
     ]
+
+
+def test_interpolation_takes_names_and_files(run, tiny_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mean.safetensors"
+    answer = run("weights", "interpolate", "compact-128", "compact-128", "--out", out)
+    assert (answer.code, answer.out.strip()) == (0, str(out))
+    answer = run("weights", "interpolate", "compact-129", tiny_weights, "--out", out, "--force")
+    assert answer.code == 1
+    assert "No weights file compact-129" in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
