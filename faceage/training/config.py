@@ -275,7 +275,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paired": _PAIRED,
     "paired-fine-tune": _PAIRED
     | {
-        "losses": _PAIRED["losses"] | {"target_age": 0.4, "identity": 0.2, "skin_tone": 10.0},
+        "losses": _PAIRED["losses"]
+        | {"target_age": 0.4, "identity": 0.2, "gender": 0.5, "skin_tone": 10.0},
         "images": 25_000,
         "flow_images": 0,
         "pairs_fraction": 0.6875,
