@@ -242,8 +242,8 @@ class Summarizer:
         found = self.means(aged.identity(target))
         if (kept := aged.gender_kept(target)) is not None:
             genders = self.inputs.genders[aged.own]
-            found |= {"women": self.mean(kept[genders == "F"])}
-            found |= {"men": self.mean(kept[genders == "M"])}
+            found["women"] = self.mean(kept[genders == "F"])
+            found["men"] = self.mean(kept[genders == "M"])
         if (ages := aged.arrays.get(("predicted_age", target))) is not None:
             real = aged.real["predicted_age"][np.abs(self.inputs.ages - target) <= NEAR]
             values = {"predicted_age": ages, "mae": np.abs(ages - target), "real_age": real}

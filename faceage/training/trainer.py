@@ -356,7 +356,7 @@ class Trainer:
         """The losses on identity embeddings, fitted to balanced faces of the train set.
 
         Raises:
-            ConfigError: no genders are known, but the loss of gender has a weight.
+            ConfigError: the loss of gender has a weight, but women or men are not named.
         """
         assert self.config.embedder
         embedder = IdentityEmbedder(read_tensors(self.config.embedder), EMBEDDER_SIZE)
@@ -376,7 +376,8 @@ class Trainer:
         known = (male >= 0) & (ages >= GENDER_AGE)
         if not 0 < male[known].mean() < 1:
             raise ConfigError(
-                f"losses.gender needs women and men, and {self.data.dataset.name} names none.",
+                "losses.gender needs women and men of 12 and older; "
+                f"{self.data.dataset.name} does not name both.",
                 "Add the column gender (F or M) to its csv, or train with --set losses.gender=0.",
             )
         return EmbeddingLosses(embedder, age_part, fit_gender(embeddings[known], male[known]))
