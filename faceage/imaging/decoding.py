@@ -1,5 +1,6 @@
 """The pixels of PIL images of any mode as RGB: 8 bits, and 16 where the file has them."""
 
+import mmap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,9 +148,12 @@ def _decode_jpeg(encoded: Encoded, orientation: int, size: tuple[int, int]) -> n
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     width, height = size
     upright = allocate_padded(*((width, height) if orientation >= 5 else (height, width)))
+    memory = None
     if orientation in _TO_UPRIGHT:
         stored = _TO_UPRIGHT[_INVERSE.get(orientation, orientation)](upright)
-        room = np.empty((height, width, 3), np.uint8)
+        # Each strip gives its memory back once it is turned: both arrays are never needed whole.
+        memory = mmap.mmap(-1, height * width * 3)
+        room = np.frombuffer(memory, np.uint8).reshape(height, width, 3)
     else:  # decoded into the end of the array, and moved to its place from the first row on
         stored = upright
         room = padded_layers(upright).reshape(-1)[height * width :].reshape(height, width, 3)
@@ -161,7 +165,16 @@ def _decode_jpeg(encoded: Encoded, orientation: int, size: tuple[int, int]) -> n
     for top in range(0, height, _STRIP):
         rows = slice(top, top + _STRIP)
         stored[rows] = pixels[rows, :, ::-1].copy()  # OpenCV's order is BGR
+        if memory is not None:
+            _release(memory, (top + _STRIP) * width * 3)
     return upright
+
+
+def _release(memory: mmap.mmap, end: int) -> None:
+    """Give the whole pages before the byte `end` back to the system; their content is lost."""
+    whole = min(end, len(memory)) // mmap.PAGESIZE * mmap.PAGESIZE
+    if whole and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        memory.madvise(mmap.MADV_DONTNEED, 0, whole)
 
 
 def _decode_by_opencv(encoded: Encoded, flags: int) -> np.ndarray | None:

@@ -4,12 +4,19 @@ Pillow keeps RGB in 4 bytes a pixel, and OpenCV copies an array whose pixels are
 other. So a photo of 200 megapixels is held once: its array (H,W,3) is a part of one of (H,W,4).
 """
 
+import mmap
+
 import numpy as np
 
 
 def allocate_padded(height: int, width: int) -> np.ndarray:
-    """An uninitialised array uint8 (H,W,3) that is a part of one of (H,W,4)."""
-    return np.empty((height, width, 4), np.uint8)[..., :3]
+    """An array of zeros, uint8 (H,W,3), that is a part of one of (H,W,4).
+
+    Its memory is taken from the system page by page, as it is written. Arrays of NumPy take it in
+    huge pages, so that writing the first columns would take all of it.
+    """
+    memory = mmap.mmap(-1, height * width * 4)
+    return np.ndarray((height, width, 4), np.uint8, memory)[..., :3]
 
 
 def is_padded(pixels: np.ndarray) -> bool:

@@ -590,9 +590,11 @@ print((peak() - before) / photo.pixels.nbytes)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_large_jpeg_is_held_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_held_once(tmp_path: Path, orientation: int) -> None:
     path, copy = str(tmp_path / "large.jpg"), str(tmp_path / "copy.jpg")
-    Image.new("RGB", (8200, 8200), (90, 110, 130)).save(path)
+    exif = exif_with(Orientation=orientation)
+    Image.new("RGB", (8200, 8200), (90, 110, 130)).save(path, exif=exif)
     read, write = f"photo = open_photo({path!r})", f"save_photo(photo, photo.pixels, {copy!r})"
     assert 1.2 < _memory_growth("", read) < 1.6, "4 bytes a pixel beside the 3 that are counted"
     assert _memory_growth(read, write) < 0.3
