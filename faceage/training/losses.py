@@ -49,7 +49,7 @@ class LossWeights:
         perceptual: distance of VGG19 features between the face and its reconstruction (on the
             cycled face it made results worse).
         target_age: extension; cross-entropy between the target age and the age that the EMA
-            classifier predicts for the aged face; not on pairs.
+            classifier predicts for the aged face.
         change: extension, change regularisation; mean absolute residual, displacement, and spatial
             differences of the displacement.
         r1: gradient penalty of the discriminator on the features of real faces (0.5 * r1 *
@@ -290,18 +290,23 @@ def generator_loss(
         terms["cycle"] = masked_l1(cycled, batch.faces[back], batch.mask[back])
     if weights.perceptual and perceptual is not None:
         terms["perceptual"] = perceptual(reconstruction, batch.faces[:part])
-    guided = ~batch.paired  # pairs have a target picture
-    faces, ages = batch.faces[guided], batch.target_age[guided]
     # What is painted beyond the photo's border is not in the result, and must not pass for an age.
-    shown = faces + batch.mask[guided] * (aged[guided] - faces)
+    shown = batch.faces + batch.mask * (aged - batch.faces)
+    guided = ~batch.paired  # pairs have a target picture
     if embedding is not None:
-        terms |= embedding(faces, batch.source_age[guided], shown, ages)
+        terms |= embedding(
+            batch.faces[guided],
+            batch.source_age[guided],
+            shown[guided],
+            batch.target_age[guided],
+        )
     if weights.skin_tone:
-        terms["skin_tone"] = skin_change(shown, faces)
-    if weights.target_age:
-        groups = batch.target_group[guided]
+        terms["skin_tone"] = skin_change(shown[guided], batch.faces[guided])
+    if weights.target_age:  # of pairs, too: with L1 alone, their changes stay too small
+        groups = batch.target_group
         exact = torch.ones_like(groups, dtype=torch.bool)
-        terms["target_age"] = age_loss(ema.classify(age_views(shown)), ages, groups, exact)
+        logits = ema.classify(age_views(shown))
+        terms["target_age"] = age_loss(logits, batch.target_age, groups, exact)
     if weights.change:
         terms["change"] = size
     if weights.paired and batch.paired.any():

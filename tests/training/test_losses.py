@@ -411,6 +411,7 @@ def test_terms_of_pairs(model: FaceAgeModel, discriminator: Discriminator) -> No
         multiscale_l1(aged, batch.real[:2]).item(), rel=1e-3
     )
     assert terms["paired_features"] > 0
+    assert terms["target_age"].item() == pytest.approx(without["target_age"].item(), rel=1e-5)
     expected = sum(getattr(weights, name) * term.item() for name, term in terms.items())
     assert total.item() == pytest.approx(expected, rel=1e-5)
 
