@@ -387,6 +387,22 @@ def skin_change(a: Tensor, b: Tensor) -> Tensor:  # N,3,S,S twice -> scalar
     return F.relu(blocks.abs() - SKIN_TOLERANCE).mean()
 
 
+def match_skin(faces: Tensor, references: Tensor) -> Tensor:  # N,3,S,S twice -> N,3,S,S
+    """Faces with the skin colour of the references, in FFHQ crops.
+
+    Each channel of the head is shifted by the difference of the means on cheeks and nose. Rendered
+    people are lighter as children and darker in old age; photos of one person should not be.
+    """
+    side = faces.shape[-1]
+    rows, columns = skin_window(side)
+    shift = (references - faces)[..., rows, columns].mean((2, 3), keepdim=True)
+    width = side // 8 // 2 * 2 + 1  # odd
+    mask = head_mask(side, faces.device)
+    for _ in range(2):  # soft edges
+        mask = F.avg_pool2d(mask, width, 1, width // 2)
+    return (faces + mask * shift).clamp(-1, 1)
+
+
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar
     """Mean absolute difference where the mask is 1; 0 if the mask is empty."""
     return ((a - b).abs() * mask).sum() / (3 * mask.sum()).clamp(min=1)

@@ -42,6 +42,7 @@ from faceage.training.losses import (
     discriminator_loss,
     displacement_loss,
     generator_loss,
+    match_skin,
 )
 from faceage.training.networks import Networks, batch_norms, warmup_parts
 from faceage.training.provenance import describe_data, describe_run
@@ -248,6 +249,8 @@ class Trainer:
         transform[count:][paired] = transform[:count][paired]  # pixels of pairs are compared
         faces, mask = whole_faces(images, labels.valid, self.config.model.size, transform)
         faces = self.networks.to_device(faces)
+        real = faces[count:].clone()
+        real[paired] = match_skin(real[paired], faces[:count][paired])
         group = labels.groups[count:]
         return SynthesisBatch(
             faces=faces[:count],
@@ -256,7 +259,7 @@ class Trainer:
             target_age=labels.ages[count:],
             target_group=group,
             wrong_group=(group + torch.randint_like(group, 1, GROUPS)) % GROUPS,
-            real=faces[count:],
+            real=real,
             real_mask=mask[count:],
             paired=paired,
             seed=plan.seed,

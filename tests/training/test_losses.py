@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from faceage.ages import GROUPS, YEARS
 from faceage.data.augmentation import diff_augment
+from faceage.imaging.skin import skin_window
 from faceage.models.architecture import ModelConfig
 from faceage.models.discriminators import Discriminator
 from faceage.models.generator import FaceAgeModel
@@ -29,6 +30,7 @@ from faceage.training.losses import (
     generate,
     generator_loss,
     masked_l1,
+    match_skin,
     multiscale_l1,
     skin_change,
     texture_l1,
@@ -432,6 +434,18 @@ def test_displacement_loss_trains_the_displacement_alone(model: FaceAgeModel) ->
     assert set(terms) == {"moved", "variation"}
     assert model.decoder.flow.weight.grad.abs().sum() > 0
     assert model.decoder.residual.weight.grad is None
+
+
+def test_skin_of_pairs_is_matched_on_the_head() -> None:
+    torch.manual_seed(0)
+    faces = torch.empty(2, 3, 64, 64).uniform_(-0.3, 0.3)
+    references = faces + torch.tensor([0.2, 0.1, -0.1])[:, None, None]
+    matched = match_skin(faces, references)
+    rows, columns = skin_window(64)
+    skin = matched[..., rows, columns], references[..., rows, columns]
+    torch.testing.assert_close(*skin, atol=0.01, rtol=0)
+    torch.testing.assert_close(matched[..., :2, :2], faces[..., :2, :2])  # the background
+    torch.testing.assert_close(match_skin(faces, faces), faces)
 
 
 # --- perceptual -----------------------------------------------------------------------------------

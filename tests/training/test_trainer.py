@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from faceage.checkpoints import load_state, load_weights, save_state, save_weights
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, FaceAgeError, WeightsError
+from faceage.imaging.skin import skin_window
 from faceage.models.generator import SHARED, FaceAgeModel
 from faceage.models.mobilenet import MobileNet
 from faceage.scale.packing import Packer
@@ -391,6 +392,23 @@ def test_training_on_pairs_resumes_exactly(
     assert json.loads(metadata["training"])["pairs"] == ""  # a path of this machine
     for name, value in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], value), name
+
+
+def test_targets_of_pairs_have_the_skin_of_the_source(
+    make: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = make(
+        pairs=str(write_noise_pairs(tmp_path / "pairs")),
+        losses=LossWeights(perceptual=0, paired=1),
+        pairs_fraction=0.5,
+        warmup_images=8,
+    )
+    trainer = make_trainer(config, ALONE)
+    plan, images = next(b for b in trainer.batches() if b[0].paired.any())
+    batch = trainer._prepare(plan, images)
+    rows, columns = skin_window(batch.faces.shape[-1])
+    means = (batch.real - batch.faces)[..., rows, columns].mean((2, 3)).abs().amax(1)
+    assert means[batch.paired].max() < 0.01 < means[~batch.paired].min()
 
 
 def test_a_run_can_start_from_a_discriminator(make: Callable[..., TrainConfig]) -> None:
