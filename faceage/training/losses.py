@@ -133,7 +133,8 @@ class SynthesisBatch:
         wrong_group: (N,) age groups other than the target's.
         real: N,3,S,S real faces of the target ages, for the discriminator.
         real_mask: N,1,S,S.
-        paired: (N,) bool; `real` is the source person, in the same picture but for the age.
+        paired: (N,) bool; `real` is the source person, in the same picture but for the age, with
+            the skin colour of the source.
         seed: of the discriminator's augmentation, the same for real and aged faces.
     """
 
