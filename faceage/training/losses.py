@@ -36,6 +36,10 @@ SCALE_WEIGHTS = (0.2, 0.4, 0.4)
 # Changes of the skin's colour that cost nothing, in [-1, 1]: 5 levels of 255.
 SKIN_TOLERANCE = 0.04
 
+# By how much the lips of young people may be redder than their skin, in [-1, 1]: 40 levels of 255.
+LIP_REDNESS = 0.31
+LIP_AGE = 20  # years; the limit is for younger people
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -402,6 +406,25 @@ def match_skin(faces: Tensor, references: Tensor) -> Tensor:  # N,3,S,S twice ->
     for _ in range(2):  # soft edges
         mask = F.avg_pool2d(mask, width, 1, width // 2)
     return (faces + mask * shift).clamp(-1, 1)
+
+
+def limit_lips(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S in [-1, 1], (N,) years
+    """Faces whose lips are at most `LIP_REDNESS` redder than the skin, in FFHQ crops.
+
+    Only faces younger than `LIP_AGE` are changed, and only in hue and saturation. The lips of
+    rendered children are twice as red as those of photographed ones.
+    """
+    side = faces.shape[-1]
+    rows, columns = skin_window(side)
+    chroma = faces - faces.mean(1, keepdim=True)
+    skin = chroma[..., rows, columns].mean((2, 3), keepdim=True)
+    # Red minus the mean of green and blue.
+    excess = 1.5 * (chroma - skin)[:, :1]
+    factor = (LIP_REDNESS / excess.clamp(min=LIP_REDNESS)) - 1
+    mouth = torch.zeros_like(factor)
+    mouth[..., side * 19 // 32 : side * 27 // 32, side * 11 // 32 : side * 21 // 32] = 1
+    young = (ages < LIP_AGE)[:, None, None, None]
+    return faces + mouth * young * factor * (chroma - skin)
 
 
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar

@@ -42,6 +42,7 @@ from faceage.training.losses import (
     discriminator_loss,
     displacement_loss,
     generator_loss,
+    limit_lips,
     match_skin,
 )
 from faceage.training.networks import Networks, batch_norms, warmup_parts
@@ -249,6 +250,8 @@ class Trainer:
         transform[count:][paired] = transform[:count][paired]  # pixels of pairs are compared
         faces, mask = whole_faces(images, labels.valid, self.config.model.size, transform)
         faces = self.networks.to_device(faces)
+        both = paired.repeat(2)
+        faces[both] = limit_lips(faces[both], labels.ages[both])
         real = faces[count:].clone()
         real[paired] = match_skin(real[paired], faces[:count][paired])
         group = labels.groups[count:]

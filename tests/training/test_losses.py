@@ -17,6 +17,7 @@ from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
 from faceage.models.windows import inner_face
 from faceage.training.losses import (
+    LIP_REDNESS,
     SKIN_TOLERANCE,
     DiscriminatorBatch,
     EmbeddingLosses,
@@ -29,6 +30,7 @@ from faceage.training.losses import (
     feature_l1,
     generate,
     generator_loss,
+    limit_lips,
     masked_l1,
     match_skin,
     multiscale_l1,
@@ -446,6 +448,21 @@ def test_skin_of_pairs_is_matched_on_the_head() -> None:
     torch.testing.assert_close(*skin, atol=0.01, rtol=0)
     torch.testing.assert_close(matched[..., :2, :2], faces[..., :2, :2])  # the background
     torch.testing.assert_close(match_skin(faces, faces), faces)
+
+
+def test_lips_of_the_young_are_limited_in_redness() -> None:
+    faces = torch.zeros(3, 3, 64, 64)
+    lips = slice(42, 50), slice(26, 38)
+    faces[0, 0, *lips], faces[1, 0, *lips] = 0.8, 0.8  # of a child and of an adult
+    faces[2, 0, *lips] = 0.9 * LIP_REDNESS  # of a child, below the limit
+    limited = limit_lips(faces, torch.tensor([3.0, 30.0, 3.0]))
+    assert torch.equal(limited[1:], faces[1:])
+    red, green, blue = limited[0, :, 45, 30]
+    assert (red - (green + blue) / 2).item() == pytest.approx(LIP_REDNESS, abs=1e-5)
+    assert limited[0, :, 45, 30].mean().item() == pytest.approx(0.8 / 3, abs=1e-5)
+    outside = torch.ones(64, 64, dtype=torch.bool)
+    outside[lips] = False
+    assert torch.equal(limited[0, :, outside], faces[0, :, outside])
 
 
 # --- perceptual -----------------------------------------------------------------------------------
