@@ -9,6 +9,11 @@ def skin_window(side: int) -> tuple[slice, slice]:
     return slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
 
 
+def mouth_window(side: int) -> tuple[slice, slice]:
+    """Rows and columns of the mouth in an FFHQ crop of `side` px."""
+    return slice(side * 19 // 32, side * 27 // 32), slice(side * 11 // 32, side * 21 // 32)
+
+
 def skin_colours(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The colour of each face's skin: the median over cheeks and nose.
 

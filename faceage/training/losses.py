@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.data.augmentation import head_mask
-from faceage.imaging.skin import skin_window
+from faceage.imaging.skin import mouth_window, skin_window
 from faceage.models.decoders import displace
 from faceage.models.discriminators import AnyDiscriminator, Features
 from faceage.models.generator import FaceAgeModel, apply_change, group_log_probabilities
@@ -36,9 +36,9 @@ SCALE_WEIGHTS = (0.2, 0.4, 0.4)
 # Changes of the skin's colour that cost nothing, in [-1, 1]: 5 levels of 255.
 SKIN_TOLERANCE = 0.04
 
-# By how much the lips of young people may be redder than their skin, in [-1, 1]: 40 levels of 255.
+# By how much the lips of children may be redder than their skin, in [-1, 1]: 40 levels of 255.
 LIP_REDNESS = 0.31
-LIP_AGE = 20  # years; the limit is for younger people
+LIP_AGE = 13  # years; there is no limit from this age on
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class LossWeights:
             inner face, without their part of age; not on pairs, whose targets show the person.
         gender: extension; by how much the gender that these embeddings show moves towards the other
             one, between faces of 12 and older; not on pairs.
-        skin_tone: extension; by how much the colours of cheeks and nose change (`skin_change`); not
-            on pairs.
+        skin_tone: extension; by how much the colours of cheeks and nose change (`skin_change`), and
+            by how much the lips of children are too red (`lip_redness`); not on pairs.
     """
 
     reconstruction: float = 10.0
@@ -306,7 +306,8 @@ def generator_loss(
             batch.target_age[guided],
         )
     if weights.skin_tone:
-        terms["skin_tone"] = skin_change(shown[guided], batch.faces[guided])
+        redness = lip_redness(shown[guided], batch.target_age[guided])
+        terms["skin_tone"] = skin_change(shown[guided], batch.faces[guided]) + redness
     if weights.target_age:  # of pairs, too: with L1 alone, their changes stay too small
         groups = batch.target_group
         exact = torch.ones_like(groups, dtype=torch.bool)
@@ -414,17 +415,26 @@ def limit_lips(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S in [-1, 1], (N
     Only faces younger than `LIP_AGE` are changed, and only in hue and saturation. The lips of
     rendered children are twice as red as those of photographed ones.
     """
+    rows, columns = mouth_window(faces.shape[-1])
+    limited = faces.clone()
+    limited[..., rows, columns] -= _lip_excess(faces, ages)
+    return limited
+
+
+def lip_redness(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S in [-1, 1], (N,) -> scalar
+    """By how much the lips of children are redder than `LIP_REDNESS`, as `limit_lips`."""
+    return _lip_excess(faces, ages).abs().mean()
+
+
+def _lip_excess(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S, (N,) -> N,3,h,w
+    """The colour of the mouth that is over the limit."""
     side = faces.shape[-1]
-    rows, columns = skin_window(side)
     chroma = faces - faces.mean(1, keepdim=True)
-    skin = chroma[..., rows, columns].mean((2, 3), keepdim=True)
-    # Red minus the mean of green and blue.
-    excess = 1.5 * (chroma - skin)[:, :1]
-    factor = (LIP_REDNESS / excess.clamp(min=LIP_REDNESS)) - 1
-    mouth = torch.zeros_like(factor)
-    mouth[..., side * 19 // 32 : side * 27 // 32, side * 11 // 32 : side * 21 // 32] = 1
-    young = (ages < LIP_AGE)[:, None, None, None]
-    return faces + mouth * young * factor * (chroma - skin)
+    skin = chroma[(..., *skin_window(side))].mean((2, 3), keepdim=True)
+    lips = chroma[(..., *mouth_window(side))] - skin
+    redness = 1.5 * lips[:, :1]  # minus the mean of green and blue
+    part = 1 - LIP_REDNESS / redness.clamp(min=LIP_REDNESS)
+    return lips * part * (ages < LIP_AGE)[:, None, None, None]
 
 
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar

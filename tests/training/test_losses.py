@@ -31,6 +31,7 @@ from faceage.training.losses import (
     generate,
     generator_loss,
     limit_lips,
+    lip_redness,
     masked_l1,
     match_skin,
     multiscale_l1,
@@ -450,12 +451,13 @@ def test_skin_of_pairs_is_matched_on_the_head() -> None:
     torch.testing.assert_close(match_skin(faces, faces), faces)
 
 
-def test_lips_of_the_young_are_limited_in_redness() -> None:
+def test_lips_of_children_are_limited_in_redness() -> None:
     faces = torch.zeros(3, 3, 64, 64)
     lips = slice(42, 50), slice(26, 38)
     faces[0, 0, *lips], faces[1, 0, *lips] = 0.8, 0.8  # of a child and of an adult
     faces[2, 0, *lips] = 0.9 * LIP_REDNESS  # of a child, below the limit
-    limited = limit_lips(faces, torch.tensor([3.0, 30.0, 3.0]))
+    ages = torch.tensor([3.0, 30.0, 3.0])
+    limited = limit_lips(faces, ages)
     assert torch.equal(limited[1:], faces[1:])
     red, green, blue = limited[0, :, 45, 30]
     assert (red - (green + blue) / 2).item() == pytest.approx(LIP_REDNESS, abs=1e-5)
@@ -463,6 +465,9 @@ def test_lips_of_the_young_are_limited_in_redness() -> None:
     outside = torch.ones(64, 64, dtype=torch.bool)
     outside[lips] = False
     assert torch.equal(limited[0, :, outside], faces[0, :, outside])
+    assert lip_redness(faces[:1], ages[:1]) > 0.01
+    assert lip_redness(faces[1:], ages[1:]) == 0
+    assert lip_redness(limited, ages).item() == pytest.approx(0, abs=1e-6)
 
 
 # --- perceptual -----------------------------------------------------------------------------------
@@ -601,9 +606,8 @@ def test_embedding_and_skin_tone_leave_pairs_out(
     expected = embedding(faces, years[0], aged[real], years[1])
     for name in ("identity", "gender"):
         assert terms[name].item() == pytest.approx(expected[name].item(), rel=1e-3)
-    assert terms["skin_tone"].item() == pytest.approx(
-        skin_change(aged[real], faces).item(), rel=1e-3
-    )
+    skin_tone = skin_change(aged[real], faces) + lip_redness(aged[real], years[1])
+    assert terms["skin_tone"].item() == pytest.approx(skin_tone.item(), rel=1e-3)
     others = sum(getattr(LossWeights(), name) * value for name, value in terms.items())
     weighted = 2 * terms["identity"] + 4 * terms["gender"] + 3 * terms["skin_tone"]
     assert total.item() == pytest.approx((others + weighted).item(), rel=1e-5)
