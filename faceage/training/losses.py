@@ -36,8 +36,8 @@ SCALE_WEIGHTS = (0.2, 0.4, 0.4)
 # Changes of the skin's colour that cost nothing, in [-1, 1]: 5 levels of 255.
 SKIN_TOLERANCE = 0.04
 
-# By how much the lips of children may be redder than their skin, in [-1, 1]: 40 levels of 255.
-LIP_REDNESS = 0.31
+# By how much the lips of children may be redder than their skin, in [-1, 1]: 30 levels of 255.
+LIP_REDNESS = 0.235
 LIP_AGE = 13  # years; there is no limit from this age on
 
 
@@ -68,8 +68,8 @@ class LossWeights:
             inner face, without their part of age; not on pairs, whose targets show the person.
         gender: extension; by how much the gender that these embeddings show moves towards the other
             one, between faces of 12 and older; not on pairs.
-        skin_tone: extension; by how much the colours of cheeks and nose change (`skin_change`), and
-            by how much the lips of children are too red (`lip_redness`); not on pairs.
+        skin_tone: extension; by how much the colours of cheeks and nose change (`skin_change`), not
+            on pairs, and by how much the lips of children are too red (`lip_redness`).
     """
 
     reconstruction: float = 10.0
@@ -306,7 +306,7 @@ def generator_loss(
             batch.target_age[guided],
         )
     if weights.skin_tone:
-        redness = lip_redness(shown[guided], batch.target_age[guided])
+        redness = lip_redness(shown, batch.target_age)
         terms["skin_tone"] = skin_change(shown[guided], batch.faces[guided]) + redness
     if weights.target_age:  # of pairs, too: with L1 alone, their changes stay too small
         groups = batch.target_group
@@ -423,7 +423,7 @@ def limit_lips(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S in [-1, 1], (N
 
 def lip_redness(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S in [-1, 1], (N,) -> scalar
     """By how much the lips of children are redder than `LIP_REDNESS`, as `limit_lips`."""
-    return _lip_excess(faces, ages).abs().mean()
+    return _lip_excess(faces, ages).abs().sum(1).mean()
 
 
 def _lip_excess(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S, (N,) -> N,3,h,w
