@@ -24,10 +24,6 @@ CHROMA_SCALE = 0.25
 # The same for the U-Net, which is trained on pairs: brown hair that turns white changes in chroma.
 UNET_CHROMA_SCALE = 0.5
 
-# By how much a part of a face may get redder, greener or bluer, in [-1, 1]: 5, 0 and 2.5 levels of
-# 255. Children's cheeks are redder; nothing gets greener with age.
-CAST_TOLERANCES = (0.04, 0.0, 0.02)
-
 # Scale of the U-Net's outputs. Adam's steps are as large for them as for inner layers, but all
 # weights of an output add up at every pixel: without the scale, the first steps spoil the faces.
 UNET_OUTPUT_SCALE = 0.1
@@ -192,35 +188,6 @@ def displace(
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))  # 2,R,R
     grid = (grid + flow).permute(0, 2, 3, 1)
     return F.grid_sample(values.float(), grid, resampling, "border", align_corners=False)
-
-
-def limit_colour_cast(faces: Tensor, change: Change) -> Change:
-    """A change that makes no part of a face much redder, greener or bluer than the face is nearby.
-
-    Learned from synthetic children and old people, changes exaggerate some colours: red lips, blue
-    shades beside a face that gets smaller, green hair in place of blond. Parts are blocks of 1/32
-    of the side, and "nearby" is within two blocks. Lightness stays, and colours may get paler.
-
-    Args:
-        faces: N,3,S,S in [-1, 1].
-        change: from `FaceAgeModel.decode`, or the mean of several.
-    """
-    moved = displace(faces, change.flow)
-    blocks = max(1, faces.shape[-1] // 32)
-    before, after = (
-        _colour_cast(F.avg_pool2d(x, blocks)) for x in (moved, moved + change.residual)
-    )
-    tolerance = torch.tensor(CAST_TOLERANCES, device=faces.device)[:, None, None]
-    excess = F.relu(after - F.max_pool2d(before, 5, 1, 2).clamp(min=0) - tolerance)
-    reduction = 2 / 3 * excess  # of a channel; the other two get half of it each
-    reduction = reduction - 0.5 * (reduction.sum(1, keepdim=True) - reduction)
-    reduction = F.interpolate(reduction, scale_factor=blocks, mode="bilinear", align_corners=False)
-    return change._replace(residual=change.residual - reduction)
-
-
-def _colour_cast(faces: Tensor) -> Tensor:  # N,3,h,w -> N,3,h,w
-    """Each colour channel minus the mean of the other two."""
-    return 1.5 * (faces - faces.mean(1, keepdim=True))
 
 
 def _scale_chroma(residual: Tensor, scale: float) -> Tensor:

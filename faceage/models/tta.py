@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from faceage.ages import YEARS
-from faceage.models.decoders import Change, Decomposed, limit_colour_cast
+from faceage.models.colours import correct_colours
+from faceage.models.decoders import Change, Decomposed
 from faceage.models.generator import FaceAgeModel
 
 # Zooms of the classifier's input, for each kind of encoder.
@@ -47,7 +48,7 @@ def decode_tta(
         (face.residual + mirror.residual.flip(3)) / 2,
         (face.flow + mirror.flow.flip(3) * flip_x) / 2,
     )
-    return limit_colour_cast(views.faces[index], change)
+    return correct_colours(views.faces[index], change, target_age)
 
 
 @torch.inference_mode()

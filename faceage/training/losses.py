@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.data.augmentation import head_mask
-from faceage.imaging.skin import mouth_window, skin_window
+from faceage.imaging.skin import skin_window
+from faceage.models.colours import lip_excess
 from faceage.models.decoders import displace
 from faceage.models.discriminators import AnyDiscriminator, Features
 from faceage.models.generator import FaceAgeModel, apply_change, group_log_probabilities
@@ -35,11 +36,6 @@ SCALE_WEIGHTS = (0.2, 0.4, 0.4)
 
 # Changes of the skin's colour that cost nothing, in [-1, 1]: 5 levels of 255.
 SKIN_TOLERANCE = 0.04
-
-# By how much the lips of children may be redder than their skin, in [-1, 1]: 40 levels of 255, a
-# little less than the upper quartile of real children of 1 to 4.
-LIP_REDNESS = 0.31
-LIP_AGE = 13  # years; there is no limit from this age on
 
 
 @dataclass(frozen=True)
@@ -410,32 +406,9 @@ def match_skin(faces: Tensor, references: Tensor) -> Tensor:  # N,3,S,S twice ->
     return (faces + mask * shift).clamp(-1, 1)
 
 
-def limit_lips(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S in [-1, 1], (N,) years
-    """Faces whose lips are at most `LIP_REDNESS` redder than the skin, in FFHQ crops.
-
-    Only faces younger than `LIP_AGE` are changed, and only in hue and saturation. The lips of
-    rendered children are twice as red as those of photographed ones.
-    """
-    rows, columns = mouth_window(faces.shape[-1])
-    limited = faces.clone()
-    limited[..., rows, columns] -= _lip_excess(faces, ages)
-    return limited
-
-
 def lip_redness(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S in [-1, 1], (N,) -> scalar
-    """By how much the lips of children are redder than `LIP_REDNESS`, as `limit_lips`."""
-    return _lip_excess(faces, ages).abs().sum(1).mean()
-
-
-def _lip_excess(faces: Tensor, ages: Tensor) -> Tensor:  # N,3,S,S, (N,) -> N,3,h,w
-    """The colour of the mouth that is over the limit."""
-    side = faces.shape[-1]
-    chroma = faces - faces.mean(1, keepdim=True)
-    skin = chroma[(..., *skin_window(side))].mean((2, 3), keepdim=True)
-    lips = chroma[(..., *mouth_window(side))] - skin
-    redness = 1.5 * lips[:, :1]  # minus the mean of green and blue
-    part = 1 - LIP_REDNESS / redness.clamp(min=LIP_REDNESS)
-    return lips * part * (ages < LIP_AGE)[:, None, None, None]
+    """By how much the lips of children are too red, as in `limit_lips`."""
+    return lip_excess(faces, ages).abs().sum(1).mean()
 
 
 def masked_l1(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:  # N,3,S,S twice, N,1,S,S -> scalar

@@ -57,7 +57,7 @@ def measure_accuracy(
 def draw_samples(model: FaceAgeModel, dataset: Pictures, device: torch.device) -> Image.Image:
     """A contact sheet of a few faces, the same ones in every call, each at `SAMPLE_AGES`.
 
-    Computed as in use, with the mean over views and the limit of colours, but not pasted.
+    Computed as in use, with the mean over views and corrected colours, but not pasted.
     """
     picks = torch.linspace(0, len(dataset) - 1, min(SAMPLE_FACES, len(dataset))).long()
     (images,) = dataset.batches([picks])

@@ -24,6 +24,7 @@ from faceage.data.datasets import Dataset, EmptySplitError, Labels, open_dataset
 from faceage.errors import ConfigError, FaceAgeError
 from faceage.files import make_folder
 from faceage.imaging.photos import Photo, save_photo
+from faceage.models.colours import limit_lips
 from faceage.models.discriminators import Features
 from faceage.models.generator import FaceAgeModel
 from faceage.models.identity import GENDER_AGE, IdentityEmbedder, fit_age_part, fit_gender
@@ -42,7 +43,6 @@ from faceage.training.losses import (
     discriminator_loss,
     displacement_loss,
     generator_loss,
-    limit_lips,
     match_skin,
 )
 from faceage.training.networks import Networks, batch_norms, warmup_parts
