@@ -20,6 +20,7 @@ from faceage.distributions import nearest_group, summarize_distribution
 from faceage.editing import PhotoEditor
 from faceage.faces.alignment import Face, crop_bounds, crop_face
 from faceage.faces.detection import MIN_SCORE, Detector, make_detector
+from faceage.faces.hair import widen
 from faceage.faces.selection import NumberedFace, choose_faces
 from faceage.imaging.decoding import to_8_bit
 from faceage.imaging.photos import Photo, PhotoLike, as_photo
@@ -267,7 +268,7 @@ class FaceAger:
             return Aged(targets[i], pixels, photo.alpha, tuple(crops), faces, editor.numbers)
 
         if in_place:
-            bounds = [crop_bounds(face, within=photo.full.shape) for face in faces]
+            bounds = [crop_bounds(widen(face), within=photo.full.shape) for face in faces]
             parts = [photo.full[y0:y1, x0:x1] for x0, y0, x1, y1 in bounds]
             originals = [part.copy() for part in parts]
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from faceage.ages import check_age
 from faceage.faces.alignment import Face, crop_face, native_size, resize_crop
+from faceage.faces.hair import continue_beyond, hair_mask, widen
 from faceage.faces.paste import add_change, face_mask, head_mask
 from faceage.faces.segmentation import SIZE, segment_head
 from faceage.faces.selection import NumberedFace
@@ -35,6 +36,10 @@ class PhotoEditor:
         self._backend = backend
         crops = np.stack([crop_face(photo.pixels, f, backend.size) for f in self.faces])
         self._heads = [segment_head(crop) for crop in crops]
+        self._hair = [
+            hair_mask(photo.pixels, face, head)
+            for face, head in zip(self.faces, self._heads, strict=True)
+        ]
         self._encoded = backend.encode(crops)
         self._native = [crop_face(photo.pixels, face, native_size(face)) for face in self.faces]
         self._grey = [_is_grey(crop) for crop in self._native]
@@ -69,7 +74,8 @@ class PhotoEditor:
     def paste(self, pixels: np.ndarray, index: int, change: FaceChange) -> None:
         """Add a change from `refine` to `pixels`, an array like `photo.full`."""
         levels = change_levels(self._backend, self._native[index], change, self._grey[index])
-        add_change(pixels, self.faces[index], levels, self.mask(index, change))
+        mask = self.mask(index, change)
+        add_levels(pixels, self.faces[index], levels, mask, self.hair(index))
 
     def mask(self, index: int, change: FaceChange) -> Floats:
         """The weight of a change at each pixel of the crop, (128,128) from 0 to 1.
@@ -78,9 +84,12 @@ class PhotoEditor:
         """
         head = np.maximum(self._heads[index], segment_head(self.crop(index, change)))
         inner = face_mask(self.faces[index].landmarks, SIZE)
-        if (head * inner).sum() < MIN_HEAD * inner.sum():  # such as a drawing
-            return inner
-        return head_mask(head)
+        return head_mask(head) if _is_head(head, inner) else inner
+
+    def hair(self, index: int) -> Floats | None:
+        """The mask of the hair beyond the crop, for `add_levels`."""
+        inner = face_mask(self.faces[index].landmarks, SIZE)
+        return self._hair[index] if _is_head(self._heads[index], inner) else None
 
     def is_grey(self, index: int) -> bool:
         """Whether the face at `index` is black and white."""
@@ -123,6 +132,27 @@ def change_levels(backend: Backend, crop: Pixels, change: FaceChange, grey: bool
     original = crop.astype(np.float32) / np.float32(127.5) - 1
     levels: Floats = (backend.apply(crop, change) - original) * np.float32(127.5)
     return np.repeat(levels.mean(axis=2, keepdims=True), 3, axis=2) if grey else levels
+
+
+def add_levels(
+    pixels: np.ndarray, face: Face, levels: Floats, mask: Floats, hair: Floats | None
+) -> None:
+    """Add the change of a face to a photo, and continue it on the hair beyond the crop.
+
+    Args:
+        pixels: the photo, uint8 or uint16 (H,W,3).
+        levels: from `change_levels`.
+        mask: of the crop, from `PhotoEditor.mask`.
+        hair: of the wider crop, from `hair_mask`.
+    """
+    add_change(pixels, face, levels, mask)
+    if hair is not None:
+        add_change(pixels, widen(face), continue_beyond(levels, mask), hair)
+
+
+def _is_head(head: Floats, inner: Floats) -> bool:
+    """Whether the segmentation has found the head; in a drawing it may not."""
+    return bool((head * inner).sum() >= MIN_HEAD * inner.sum())
 
 
 def _is_grey(crop: Pixels) -> bool:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from faceage.faces.alignment import Face
+from faceage.faces.hair import widen
 from faceage.faces.paste import photo_mask
 
 # The five points of a typical face in FFHQ's own pictures, at 256 px.
@@ -34,5 +35,5 @@ def waves(width: int, height: int) -> np.ndarray:
 
 
 def crop_region(face: Face, shape: tuple[int, ...]) -> np.ndarray:
-    """Where a photo may change: the face's crop, bool (H,W)."""
-    return photo_mask(face, shape, np.ones((8, 8), np.float32)) > 0
+    """Where a photo may change: the face's crop and the hair around it, bool (H,W)."""
+    return photo_mask(widen(face), shape, np.ones((8, 8), np.float32)) > 0

@@ -53,13 +53,18 @@ def head_mask(head: np.ndarray) -> np.ndarray:
     reach = 2 * round(_REACH * size) + 1
     grown = cv2.dilate(head, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     soft = cv2.GaussianBlur(grown, (0, 0), _SOFTNESS * size)
-    grid = (np.arange(size) + 0.5) / size
-    fade = _smooth_step((np.minimum(grid, 1 - grid) - 0.01) / _FADE)
     # Pixels that could be hair count as head: a change of part of the hair looks worse than one of
     # a hat, which is small.
-    mask = _smooth_step((soft - 0.1) / 0.4) * fade[None] * fade[:, None]
-    single: np.ndarray = mask.astype(np.float32)
-    return single
+    mask: np.ndarray = (_smooth_step((soft - 0.1) / 0.4) * border_fade(size)).astype(np.float32)
+    return mask
+
+
+def border_fade(size: int) -> np.ndarray:
+    """0 at the border of a crop of `size` px, and 1 a little inside, float32 (size,size)."""
+    grid = (np.arange(size) + 0.5) / size
+    fade = _smooth_step((np.minimum(grid, 1 - grid) - 0.01) / _FADE).astype(np.float32)
+    product: np.ndarray = fade[None] * fade[:, None]
+    return product
 
 
 def photo_mask(face: Face, shape: tuple[int, ...], mask: np.ndarray) -> np.ndarray:

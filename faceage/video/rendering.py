@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faceage.editing import PhotoEditor, change_levels, refine_change
+from faceage.editing import PhotoEditor, add_levels, change_levels, refine_change
 from faceage.faces.alignment import crop_face, native_size
-from faceage.faces.paste import add_change
+from faceage.faces.hair import WIDE
 from faceage.imaging.photos import Photo
 from faceage.inference.backend import Backend, FaceChange, Floats, Pixels
 from faceage.video.tracking import Track
@@ -24,12 +24,14 @@ class KeyChange(NamedTuple):
         frame: its index.
         change: in the coordinates of the face's crop.
         mask: weight of the change at each pixel of the crop, (M,M) from 0 to 1.
+        hair: the same of the wider crop, for the hair beyond the crop.
         grey: 1 for a black-and-white face, else 0.
     """
 
     frame: int
     change: FaceChange
     mask: Floats
+    hair: Floats
     grey: float
 
 
@@ -55,7 +57,8 @@ def smooth_change(keys: Iterable[KeyChange], index: int, reach: int) -> KeyChang
         mean([key.change.residual for key in near]), mean([key.change.flow for key in near])
     )
     grey = float(np.dot(weights, [key.grey for key in near]))
-    return KeyChange(index, change, mean([key.mask for key in near]), grey)
+    mask, hair = mean([key.mask for key in near]), mean([key.hair for key in near])
+    return KeyChange(index, change, mask, hair, grey)
 
 
 def render_frames(
@@ -95,7 +98,7 @@ def render_frames(
             levels = change_levels(backend, crop, change, smooth.grey > 0.5)
             weight = np.float32(track.weights[index - track.start])
             result = pixels.copy() if result is pixels else result
-            add_change(result, face, levels, smooth.mask * weight)
+            add_levels(result, face, levels, smooth.mask * weight, smooth.hair * weight)
         return result
 
     for index, pixels in enumerate(frames):
@@ -121,5 +124,7 @@ def _compute_change(
 ) -> KeyChange:
     editor = PhotoEditor(backend, Photo(pixels), [(track.person, track.face(index))])
     change = editor.decode(0, [age])[0]
-    mask = editor.mask(0, change)
-    return KeyChange(index, change, mask, float(editor.is_grey(0)))
+    hair = editor.hair(0)
+    if hair is None:
+        hair = np.zeros((WIDE, WIDE), np.float32)
+    return KeyChange(index, change, editor.mask(0, change), hair, float(editor.is_grey(0)))

@@ -61,7 +61,8 @@ def key_at(index: int, value: float) -> KeyChange:
     change = FaceChange(
         np.full((3, 4, 4), value, np.float32), np.full((2, 2, 2), value, np.float32)
     )
-    return KeyChange(index, change, np.ones((4, 4), np.float32), 0.0)
+    mask, hair = np.ones((4, 4), np.float32), np.full((6, 6), 0.5, np.float32)
+    return KeyChange(index, change, mask, hair, 0.0)
 
 
 @pytest.mark.parametrize("index", [0, 3, 8])
@@ -69,6 +70,7 @@ def test_a_constant_change_stays(index: int) -> None:
     smooth = smooth_change([key_at(t, 0.25) for t in (0, 4, 8)], index, reach=12)
     np.testing.assert_allclose(smooth.change.residual, 0.25, rtol=1e-5)
     np.testing.assert_allclose(smooth.mask, 1, rtol=1e-5)
+    np.testing.assert_allclose(smooth.hair, 0.5, rtol=1e-5)
 
 
 def test_nearer_changes_have_more_weight_and_distant_ones_none() -> None:
