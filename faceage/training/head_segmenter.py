@@ -109,6 +109,7 @@ def train_head_segmenter(config: SegmenterConfig, device: str = "auto") -> Path:
         {
             "val/iou": measure_iou(model, val, where),
             "val/iou_covered": measure_iou(model, covered, where),
+            "val/covered_as_head": measure_covered_as_head(model, val, covered, where),
         },
     )
     path = config.out / "head-segmenter.onnx"
@@ -133,6 +134,24 @@ def measure_iou(model: HeadSegmenter, faces: LabelledHeads, device: torch.device
         both = (predicted & labelled).sum((1, 2))
         values.append(both / (predicted | labelled).sum((1, 2)).clamp(min=1))
     return float(torch.cat(values).mean())
+
+
+@torch.inference_mode()
+def measure_covered_as_head(
+    model: HeadSegmenter, faces: LabelledHeads, covered: LabelledHeads, device: torch.device
+) -> float:
+    """The fraction of the covered pixels of the heads that is taken for head.
+
+    Args:
+        covered: `faces` behind objects, as from `cover_faces`.
+    """
+    taken = hidden = 0
+    for index in torch.split(torch.arange(len(faces)), 64):
+        predicted = model(to_tensor(covered.images[index], device))[:, 0].cpu() > 0
+        behind = (faces.heads[index] > 127) & (covered.heads[index] <= 127)
+        taken += int((predicted & behind).sum())
+        hidden += int(behind.sum())
+    return taken / max(hidden, 1)
 
 
 def cover_faces(faces: LabelledHeads, seed: int = 0) -> LabelledHeads:

@@ -15,6 +15,7 @@ from faceage.training.head_segmenter import (
     LabelledHeads,
     SegmenterConfig,
     export_onnx,
+    measure_covered_as_head,
     measure_iou,
     train_head_segmenter,
 )
@@ -77,19 +78,33 @@ def test_opencv_computes_what_torch_computes(tmp_path: Path) -> None:
     np.testing.assert_allclose(network.forward(), expected, atol=1e-4)
 
 
-def test_iou_by_hand() -> None:
-    class Right(HeadSegmenter):
-        def forward(self, faces: torch.Tensor) -> torch.Tensor:
-            logits = -torch.ones(len(faces), 1, SIZE, SIZE)
-            logits[..., SIZE // 2 :] = 1
-            return logits
+class RightHalf(HeadSegmenter):
+    """A network for which the right half of every picture is head."""
 
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        logits = -torch.ones(len(faces), 1, SIZE, SIZE)
+        logits[..., SIZE // 2 :] = 1
+        return logits
+
+
+def test_iou_by_hand() -> None:
     heads = torch.zeros(2, SIZE, SIZE, dtype=torch.uint8)
     heads[0, :, SIZE // 2 :] = 255  # all of the prediction
     heads[1, :, SIZE // 4 :] = 255  # two thirds of the label
     images = torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8)
     faces = LabelledHeads(images, heads, torch.tensor([[0.0, 0, 1, 1]] * 2))
-    assert measure_iou(Right(), faces, torch.device("cpu")) == pytest.approx((1 + 2 / 3) / 2)
+    assert measure_iou(RightHalf(), faces, torch.device("cpu")) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_covered_pixels_by_hand() -> None:
+    heads = torch.full((1, SIZE, SIZE), 255, dtype=torch.uint8)
+    remaining = heads.clone()
+    remaining[:, :, SIZE // 4 : 5 * SIZE // 8] = 0  # a third of it in the right half
+    images, valid = torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8), torch.tensor([[0.0, 0, 1, 1]])
+    faces, covered = (LabelledHeads(images, h, valid) for h in (heads, remaining))
+    model, device = RightHalf(), torch.device("cpu")
+    assert measure_covered_as_head(model, faces, covered, device) == pytest.approx(1 / 3)
+    assert measure_covered_as_head(model, faces, faces, device) == 0
 
 
 def test_the_command_names_what_is_missing(tmp_path: Path) -> None:
