@@ -20,11 +20,13 @@ _INNER = slice((WIDE - SIZE) // 2, (WIDE + SIZE) // 2)
 
 _RIM = 0.12  # fraction of the crop's side, at its border, from which colours and changes continue
 _REACHES = 0.05, 0.2  # fractions of the side: they continue from the nearest pixels of the head
-# Mean difference of the channels, in levels, up to which a pixel has the colour of the hair, and
+# Difference of colours, as `_difference`, up to which a pixel has the colour of the hair, and
 # from which it has another: a background that is taken for a head stays as it is.
-_SIMILAR, _OTHER = 25.0, 55.0
+_SIMILAR, _OTHER = 25.0, 50.0
 _COLOUR_BLUR, _MASK_BLUR = 0.8, 1.0  # standard deviations, px
 _LEAST_HEAD = 0.35  # probability up to which a pixel is left as it is
+_THIN = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))  # narrower parts are no hair
+_GAPS = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))  # smaller gaps are closed
 _MIN_AREA = 0.002  # of the wider crop; less hair beyond the crop than this does not show
 
 Floats = NDArray[np.float32]
@@ -53,10 +55,11 @@ def hair_mask(pixels: NDArray[np.uint8], face: Face, head: Floats) -> Floats | N
     wide_head = cv2.resize(segment_head(crop), (WIDE, WIDE), interpolation=cv2.INTER_LINEAR)
     colours = np.asarray(cv2.GaussianBlur(crop, (0, 0), _COLOUR_BLUR), np.float32)
     expected = continue_beyond(colours[_INNER, _INNER], head)
-    difference = np.abs(colours - expected).mean(2)
-    similar = np.clip((_OTHER - difference) / (_OTHER - _SIMILAR), 0, 1)
+    similar = np.clip((_OTHER - _difference(colours, expected)) / (_OTHER - _SIMILAR), 0, 1)
+    similar = cv2.morphologyEx(similar, cv2.MORPH_CLOSE, _GAPS)  # dark or bright strands
     here = np.where(outside, wide_head * similar, _pad(head))
-    _, parts = cv2.connectedComponents((here > 0.5).astype(np.uint8))
+    found = cv2.morphologyEx((here > 0.5).astype(np.uint8), cv2.MORPH_OPEN, _THIN)
+    _, parts = cv2.connectedComponents(found)
     reached = np.isin(parts, np.setdiff1d(parts[~outside], [0]))
     if (reached & outside).mean() < _MIN_AREA:
         return None
@@ -87,6 +90,14 @@ def continue_beyond(values: Floats, weights: Floats) -> Floats:
     # Far values count where there are no near ones, and the mean of all where there are none.
     sums = near + 1e-3 * far + 1e-6 * layers.mean((0, 1))
     result: Floats = (sums[..., :3] / np.maximum(sums[..., 3:], 1e-12)).astype(np.float32)
+    return result
+
+
+def _difference(colours: Floats, others: Floats) -> Floats:  # (H,W,3) in levels -> (H,W)
+    """Of lightness and colour. Strands of hair differ in lightness more than in colour."""
+    change = colours - others
+    lightness = change.mean(2, keepdims=True)
+    result: Floats = np.abs(lightness[..., 0]) + np.abs(change - lightness).max(2)
     return result
 
 
