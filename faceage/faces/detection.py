@@ -13,6 +13,7 @@ import numpy as np
 
 from faceage.errors import ConfigError, NoFaceError, WeightsError
 from faceage.faces.alignment import Face, apply, crop_face, to_crop, to_photo
+from faceage.faces.segmentation import SIZE, segment_head
 from faceage.imaging.padding import padded_layers
 
 MIN_SCORE = 0.6
@@ -29,6 +30,8 @@ _NEAR, _AGREES = 0.3, 0.12  # distances of landmarks, in widths of the crop
 # animal that resembles a face at one size mostly does not at others. More would lose dark and
 # noisy faces; docs/robustness.md has measurements.
 _MIN_LOOKS, _MIN_MEAN_SCORE = 2, 0.75
+# Below this score, the head segmenter must also take the eyes for head, with this mean probability.
+_DOUBTFUL, _MIN_HEAD = 0.85, 0.7
 _MAX_DOUBTFUL = 3  # rejected candidates that get a second look, when nothing else is found
 # Long side, in px, from which a photo is halved repeatedly before landmarks are refined: then the
 # four crops are cut from fewer pixels. It moves landmarks by 0.03 % of the face's side (median).
@@ -187,23 +190,29 @@ class _TwoPassDetector(ABC):
 
     def _confirm(self, levels: list[np.ndarray], faces: list[Face]) -> list[Face]:
         """The faces that a second look confirms, with more exact landmarks."""
-        looked = (self._look_again(levels, face) for face in faces)
-        return [face for face in looked if face]
+        return [seen for face in faces if (seen := self._confirm_one(levels, face))]
 
-    def _best_confirmed_score(self, levels: list[np.ndarray], doubtful: list[Face]) -> float | None:
-        """The highest score of those candidates that a second look confirms, or None."""
-        ordered = sorted(doubtful, key=lambda face: face.score, reverse=True)
-        for face in ordered[:_MAX_DOUBTFUL]:
-            if self._look_again(levels, face):
-                return face.score
-        return None
-
-    def _look_again(self, levels: list[np.ndarray], face: Face) -> Face | None:
+    def _confirm_one(self, levels: list[np.ndarray], face: Face) -> Face | None:
         """The face with more exact landmarks, or None if it is no face after all.
 
         Args:
             levels: the photo, and the photo halved once, twice...
         """
+        seen = self._look_again(levels, face)
+        if seen and seen.score < _DOUBTFUL and _head_at_eyes(levels, seen) < _MIN_HEAD:
+            return None
+        return seen
+
+    def _best_confirmed_score(self, levels: list[np.ndarray], doubtful: list[Face]) -> float | None:
+        """The highest score of those candidates that a second look confirms, or None."""
+        ordered = sorted(doubtful, key=lambda face: face.score, reverse=True)
+        for face in ordered[:_MAX_DOUBTFUL]:
+            if self._confirm_one(levels, face):
+                return face.score
+        return None
+
+    def _look_again(self, levels: list[np.ndarray], face: Face) -> Face | None:
+        """The face with more exact landmarks, or None if it is not found again."""
         # The landmarks of one detection depend on the size that the face has in the input: on
         # FFHQ's own images the crop's side has an rms error of 6.9 %. The mean of four detections
         # in the upright crop, at four sizes, every other one mirrored, reduces it to 4.5 %.
@@ -341,6 +350,14 @@ def _crop_shrunk(levels: list[np.ndarray], face: Face, size: int) -> np.ndarray:
     halvings = min(int(np.log2(scale)), len(levels) - 1)
     landmarks = (face.landmarks + 0.5) * 0.5**halvings - 0.5
     return crop_face(levels[halvings], replace(face, landmarks=landmarks), size)
+
+
+def _head_at_eyes(levels: list[np.ndarray], face: Face) -> float:
+    """The mean probability of the eyes to be head. A mask may cover the rest of a face."""
+    head = segment_head(_crop_shrunk(levels, face, SIZE))
+    eyes = apply(to_crop(face.landmarks, SIZE), face.landmarks)[:2].round().astype(int)
+    x, y = eyes.clip(0, SIZE - 1).T
+    return float(head[y, x].mean())
 
 
 def _rescale(face: Face, scale: tuple[float, float]) -> Face:

@@ -166,9 +166,9 @@ def test_no_face() -> None:
     assert str(result.error("me.jpg")).startswith("No face found in me.jpg. ")
 
 
-def make_pattern() -> np.ndarray:
+def make_pattern(seed: int = 70) -> np.ndarray:
     """Noise at several scales that YuNet takes for a face at one of them, uint8 (384,384,3)."""
-    random = np.random.default_rng(70)
+    random = np.random.default_rng(seed)
     layers = np.zeros((384, 384, 3), np.float32)
     for octave in range(2, 8):
         noise = random.normal(0, 1, (2**octave, 2**octave, 3)).astype(np.float32)
@@ -187,6 +187,23 @@ def test_a_pattern_that_looks_like_a_face_at_one_size_is_none(min_score: float) 
     result = detector.search(pattern)
     assert result.faces == []
     assert not result.cut_off
+
+
+@pytest.mark.parametrize("seed", [680, 1249])
+def test_a_pattern_without_a_head_is_no_face(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern = make_pattern(seed)
+    assert make_detector().detect(pattern) == []
+    monkeypatch.setattr(detection, "_MIN_HEAD", 0)
+    assert len(make_detector().detect(pattern)) == 1  # at two sizes, it looks like a face
+
+
+def test_faces_with_a_high_score_need_no_head(
+    portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection, "_head_at_eyes", lambda levels, face: 0.0)
+    assert len(make_detector().detect(portrait)) == 1
+    monkeypatch.setattr(detection, "_DOUBTFUL", 1.1)
+    assert make_detector().detect(portrait) == []
 
 
 def test_no_hint_advises_to_lower_the_score_for_an_object() -> None:
