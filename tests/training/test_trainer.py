@@ -124,6 +124,11 @@ def _stats(config: TrainConfig) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
+def _last_values(config: TrainConfig) -> dict:
+    """The last value of every statistic; a slow machine writes them in several records."""
+    return {name: value for record in _stats(config) for name, value in record.items()}
+
+
 # --- results of a run -----------------------------------------------------------------------------
 
 
@@ -154,7 +159,7 @@ def test_a_run(make: Callable[..., TrainConfig], data: Path) -> None:
 
     state = _state(config)
     assert state["images_seen"] == 32
-    losses = {k: v for line in _stats(config) for k, v in line.items() if k.startswith("loss/")}
+    losses = {k: v for k, v in _last_values(config).items() if k.startswith("loss/")}
     assert {"loss/G/age", "loss/G/reconstruction", "loss/G/adversarial", "loss/G/cycle"} <= set(
         losses
     )
@@ -455,8 +460,8 @@ def test_only_the_fine_level_is_trained(
     assert all(torch.equal(new[name], value) for name, value in old.items())
     assert {name.split(".")[0] for name in new.keys() - old.keys()} == {"fine_level"}
     assert new["fine_level.residual.weight"].abs().max() > 0
-    recorded = set().union(*_stats(config))
-    assert {"loss/G/paired", "loss/G/paired_features", "loss/D/fake"} <= recorded
+    recorded = _last_values(config)
+    assert {"loss/G/paired", "loss/G/paired_features", "loss/D/fake"} <= recorded.keys()
 
 
 def test_a_fine_level_needs_pairs(
@@ -542,7 +547,7 @@ def test_a_run_with_the_losses_on_embeddings(
         "images": 32,
     }
     path = train(make(**options), "cpu")
-    last = _stats(make(**options))[-1]
+    last = _last_values(make(**options))
     assert 0 < last["loss/G/identity"] < 2
     assert 0 <= last["loss/G/gender"] < 2
     assert last["loss/G/skin_tone"] > 0
@@ -613,7 +618,7 @@ def test_the_baseline_trains(make: Callable[..., TrainConfig]) -> None:
     model, metadata = load_weights(train(config, "cpu"))
     assert not hasattr(model, "classifier")
     assert json.loads(metadata["figures"]) == {}
-    losses = {k: v for line in _stats(config) for k, v in line.items() if k.startswith("loss/")}
+    losses = {k: v for k, v in _last_values(config).items() if k.startswith("loss/")}
     assert "loss/G/age" not in losses
     assert all(math.isfinite(value) for value in losses.values())
     assert (config.out / "samples" / "000000016.png").is_file()
@@ -834,7 +839,7 @@ def test_a_run_with_the_projected_discriminator(
     features = dict(projected=True, age_features=True, vgg=tmp_path / "vgg.safetensors")
     config = make(losses=losses, **features)
     train(config, "cpu")
-    last = _stats(config)[-1]
+    last = _last_values(config)
     assert {"loss/D/wrong_age", "loss/G/perceptual"} <= last.keys()
     assert "loss/D/r1" not in last
     heads = {key.rpartition(".")[0] for key in _state(config)["discriminator"]}
