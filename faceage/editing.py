@@ -146,7 +146,7 @@ def add_levels(
         hair: of the wider crop, from `hair_mask`.
     """
     add_change(pixels, face, levels, mask)
-    if hair is not None:
+    if hair is not None and hair.any():
         add_change(pixels, widen(face), continue_beyond(levels, mask), hair)
 
 
