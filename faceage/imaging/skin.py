@@ -3,15 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-
-def skin_window(side: int) -> tuple[slice, slice]:
-    """Rows and columns of cheeks and nose in an FFHQ crop of `side` px."""
-    return slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
-
-
-def mouth_window(side: int) -> tuple[slice, slice]:
-    """Rows and columns of the mouth in an FFHQ crop of `side` px."""
-    return slice(side * 19 // 32, side * 27 // 32), slice(side * 11 // 32, side * 21 // 32)
+from faceage.models.windows import skin_window
 
 
 def skin_colours(crops: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceage.imaging.skin import mouth_window, skin_window
 from faceage.models.decoders import Change, displace
+from faceage.models.windows import mouth_window, skin_window
 
 # By how much a part of a face may get redder, greener or bluer, in [-1, 1]: 5, 0 and 2.5 levels of
 # 255. Children's cheeks are redder; nothing gets greener with age.

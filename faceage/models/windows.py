@@ -1,4 +1,4 @@
-"""Windows of FFHQ crops: the inner face, and the inputs of the age classifiers."""
+"""Windows of FFHQ crops: the inner face, skin, mouth, and the inputs of the age classifiers."""
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,16 @@ CLASSIFIER_WINDOWS: dict[str, Window] = {
     "residual": INNER_WINDOW,
     "mobilenet": (WINDOW_CENTRE_Y - WINDOW_SIDE / 2, 0.5 - WINDOW_SIDE / 2, WINDOW_SIDE),
 }
+
+
+def skin_window(side: int) -> tuple[slice, slice]:
+    """Rows and columns of cheeks and nose in an FFHQ crop of `side` px."""
+    return slice(side // 2, side * 2 // 3), slice(side // 3, side * 2 // 3)
+
+
+def mouth_window(side: int) -> tuple[slice, slice]:
+    """Rows and columns of the mouth in an FFHQ crop of `side` px."""
+    return slice(side * 19 // 32, side * 27 // 32), slice(side * 11 // 32, side * 21 // 32)
 
 
 def inner_face(

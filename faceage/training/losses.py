@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from faceage.ages import YEARS
 from faceage.data.augmentation import head_mask
-from faceage.imaging.skin import skin_window
 from faceage.models.colours import lip_excess
 from faceage.models.decoders import displace
 from faceage.models.discriminators import AnyDiscriminator, Features
@@ -26,7 +25,7 @@ from faceage.models.identity import (
     remove_age_part,
 )
 from faceage.models.vgg import VggFeatures
-from faceage.models.windows import inner_mask
+from faceage.models.windows import inner_mask, skin_window
 
 Terms = dict[str, Tensor]
 

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from faceage.ages import GROUPS, YEARS
 from faceage.data.augmentation import diff_augment
-from faceage.imaging.skin import skin_window
 from faceage.models.architecture import ModelConfig
 from faceage.models.colours import limit_lips
 from faceage.models.discriminators import Discriminator
 from faceage.models.generator import FaceAgeModel
 from faceage.models.vgg import VggFeatures
-from faceage.models.windows import inner_face
+from faceage.models.windows import inner_face, skin_window
 from faceage.training.losses import (
     SKIN_TOLERANCE,
     DiscriminatorBatch,

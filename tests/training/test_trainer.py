@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from faceage.checkpoints import load_state, load_weights, save_state, save_weights
 from faceage.distributed import Processes
 from faceage.errors import ConfigError, DataError, FaceAgeError, WeightsError
-from faceage.imaging.skin import skin_window
 from faceage.models.generator import SHARED, FaceAgeModel
 from faceage.models.mobilenet import MobileNet
+from faceage.models.windows import skin_window
 from faceage.scale.packing import Packer
 from faceage.training import state
 from faceage.training import trainer as training
